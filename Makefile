@@ -1,0 +1,59 @@
+# Every target sets up what it needs in .venv and nothing more. PYTHON picks the interpreter.
+PYTHON ?= python3
+TORCH  ?= torch==2.13.0
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench osmesa clean
+
+help:            ## this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.demo       ## answers on the shipped pictures and a video -> demo_out/index.html
+	$(BIN)/edge-mm demo
+
+test: $(VENV)/.test osmesa  ## the whole test suite
+	$(BIN)/python -m pytest -q
+
+lint: $(VENV)/.test       ## ruff, and mypy --strict on runtime, export and the command line
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.test      ## every timing script in bench/
+	@ls bench/*.py >/dev/null 2>&1 || { echo "no scripts in bench/" >&2; exit 1; }
+	@for script in bench/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+clean:           ## forget the environment and the caches
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo "edge-mm needs Python 3.10 or newer; try: make PYTHON=python3.12 ..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# The stamps mean "installed from this pyproject.toml".
+$(VENV)/.demo: pyproject.toml | $(BIN)/python
+	@echo 'installing edge-mm[cpu] ...'
+	@$(PIP) --editable '.[cpu]'
+	@touch $@
+
+$(VENV)/.test: pyproject.toml | $(BIN)/python
+	@echo 'installing edge-mm[cpu,data,train,export,dev], a few minutes the first time ...'
+	@$(PIP) '$(TORCH)' --editable '.[cpu,data,train,export,dev]'
+	@touch $@ $(VENV)/.demo
+
+# MuJoCo renders without a display through this library.
+osmesa:
+	@if ldconfig -p 2>/dev/null | grep -q libOSMesa; then exit 0; fi; \
+	install='apt-get install -y -qq libosmesa6'; \
+	if [ "$$(id -u)" = 0 ]; then as_root=''; \
+	elif sudo -n true 2>/dev/null; then as_root='sudo -n'; \
+	else as_root=none; fi; \
+	if [ "$$as_root" != none ] && command -v apt-get >/dev/null; then \
+	  export DEBIAN_FRONTEND=noninteractive; \
+	  $$as_root $$install >/dev/null 2>&1 || \
+	  { $$as_root apt-get update -qq && $$as_root $$install >/dev/null; } && exit 0; \
+	fi; \
+	echo "rendering needs libosmesa6: sudo apt-get install libosmesa6" >&2

@@ -1,0 +1,1 @@
+"""edge_mm: train and evaluate small grounded vision-language models for robots."""

@@ -1,0 +1,1 @@
+"""Training and evaluation data: the rendered tabletop world and its questions."""

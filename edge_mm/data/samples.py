@@ -1,0 +1,221 @@
+"""Training samples: one picture, several questions, packed behind one image prefix.
+
+    <bos> <image>*T | <user> q1 <assistant> a1 <eos> | <user> q2 <assistant> a2 <eos> | ...
+
+Every question sees the prefix and itself, never another question (`segments`, 0 is the prefix), and
+its positions go on from the prefix, just as the runtime asks it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from edge_mm.data.augment import crop_and_flip, relight
+from edge_mm.data.questions import Question, ask, caption
+from edge_mm.data.scenes import (
+    Scene,
+    Seen,
+    read_frame,
+    read_scenes,
+    read_segmentation,
+    seen_objects,
+)
+from edge_mm.model.config import ModelConfig
+from edge_mm.words import COLORS, KINDS
+from edge_mm_runtime.errors import UsageError
+
+IGNORE = -100
+LOCATION_WEIGHT = 0.3  # of a location token in the language loss: the region head does the work
+
+
+@dataclass(slots=True)
+class Batch:
+    """B pictures with their packed questions; L tokens, G*G cells, N objects and M pointers in all."""
+
+    pixel_values: Tensor  # [B,3,S,S] float32
+    input_ids: Tensor  # [B,L]; ids >= vocab_size are image rows
+    position_ids: Tensor  # [B,L]
+    segments: Tensor  # [B,L]; -1 is padding
+    labels: Tensor  # [B,L]; the token that follows, IGNORE outside of answers
+    weights: Tensor  # [B,L]
+    kinds: Tensor  # [B,P] 0 background, then KINDS
+    colors: Tensor  # [B,P] 0 background or unknown, then COLORS
+    cell_boxes: Tensor  # [B,P,6] box and point of the cell's object, unit coordinates
+    cell_ids: Tensor  # [B,P] object ids, 0 background
+    pointers: Tensor  # [M,3] sample, position of <box> or <point>, object id
+    caption_ids: Tensor  # [B,C] <bos> caption <eos>, padded with 0 = <pad>
+
+
+@dataclass(slots=True)
+class _Packed:
+    ids: list[int]
+    positions: list[int]
+    segments: list[int]
+    labels: list[int]
+    weights: list[float]
+    pointers: list[tuple[int, int]]
+
+
+class Packer:
+    """Questions -> one token row with segments, labels and pointers."""
+
+    def __init__(self, tokenizer: Tokenizer, config: ModelConfig):
+        self.tokenizer, self.config = tokenizer, config
+        ids = {name: tokenizer.token_to_id(name) for name in (
+            "<bos>", "<eos>", "<user>", "<assistant>", "<box>", "<point>", "<loc000>")}
+        self.ids = ids
+        self.locations = range(ids["<loc000>"], ids["<loc000>"] + config.grounding.bins)
+        first = config.language.vocab_size
+        self.prefix = [ids["<bos>"], *range(first, first + config.vision.tokens)]
+
+    def pack(self, questions: Sequence[Question], limit: int) -> _Packed:
+        start = len(self.prefix)
+        row = _Packed(list(self.prefix), list(range(start)), [0] * start, [IGNORE] * start,
+                      [0.0] * start, [])
+        for number, question in enumerate(questions, 1):
+            encode = self.tokenizer.encode
+            asked = [self.ids["<user>"], *encode(question.text).ids, self.ids["<assistant>"]]
+            said = [*encode(question.answer).ids, self.ids["<eos>"]]
+            tokens = asked + said
+            if len(row.ids) + len(tokens) > limit:
+                break
+            at = len(row.ids)
+            row.ids += tokens
+            row.positions += range(start, start + len(tokens))
+            row.segments += [number] * len(tokens)
+            row.labels += [IGNORE] * (len(asked) - 1) + said + [IGNORE]
+            row.weights += [0.0] * (len(asked) - 1) + [
+                LOCATION_WEIGHT if token in self.locations else 1.0 for token in said] + [0.0]
+            shown = iter(question.objects)
+            row.pointers += [
+                (at + len(asked) + i, next(shown)) for i, token in enumerate(said)
+                if token in (self.ids["<box>"], self.ids["<point>"])]
+        return row
+
+
+class SceneSamples(Dataset):
+    """Augmented, packed samples; sample number i is the same in every run with the same seed.
+
+    Numbers go on for ever: each pass over the scenes has an order and views of its own.
+    """
+
+    def __init__(self, folders: Sequence[Path], config: ModelConfig, tokenizer: Tokenizer,
+                 questions: int, max_tokens: int, seed: int):
+        self.items = [(folder, scene) for folder in folders for scene in read_scenes(folder)]
+        if not self.items:
+            raise UsageError(f"no scenes in {', '.join(map(str, folders))}")
+        self.config, self.packer = config, Packer(tokenizer, config)
+        self.questions, self.max_tokens, self.seed = questions, max_tokens, seed
+        self.pass_number, self.order = -1, list(range(len(self.items)))
+
+    def __getitem__(self, index: int) -> dict:
+        cv2.setNumThreads(0)
+        pass_number, place = divmod(index, len(self.items))
+        if pass_number != self.pass_number:
+            self.pass_number, self.order = pass_number, list(range(len(self.items)))
+            random.Random(f"{self.seed}/{pass_number}").shuffle(self.order)
+        rng = random.Random(f"{self.seed}/{pass_number}/{place}")
+        for attempt in range(len(self.items)):  # nothing can be asked about an empty view
+            folder, scene = self.items[self.order[(place + attempt) % len(self.items)]]
+            sample = self.sample(folder, scene, rng)
+            if sample is not None:
+                return sample
+        raise UsageError("no scene of the data has an object that can be asked about")
+
+    def sample(self, folder: Path, scene: Scene, rng: random.Random) -> dict | None:
+        """One augmented, packed sample; None when nothing can be asked about the view."""
+        frame, view, segmentation = (read_frame(folder, scene), seen_objects(scene),
+                                     read_segmentation(folder, scene))
+        if segmentation is None:
+            segmentation = boxes_as_segmentation(scene)
+        frame, segmentation, view = crop_and_flip(frame, segmentation, view, rng)
+        frame = relight(frame, rng)
+        asked = [q for _ in range(self.questions) if (q := ask(view, rng))]
+        if not asked:
+            return None
+        described = caption(view, rng, False)
+        text = described.answer if described else "nothing"
+        row = self.packer.pack(asked, self.max_tokens)
+        return {"pixels": self.config.image.apply(frame)[0], "row": row,
+                "caption": [self.packer.ids["<bos>"], *self.packer.tokenizer.encode(text).ids,
+                            self.packer.ids["<eos>"]],
+                **cell_targets(segmentation, view, self.config.vision.cells)}
+
+
+def boxes_as_segmentation(scene: Scene) -> np.ndarray:
+    """For data with boxes only: every pixel goes to the smallest box around it."""
+    segmentation = np.zeros((scene.height, scene.width), np.uint8)
+    for item in sorted(scene.objects, key=lambda o: -_area(o.box_xyxy)):
+        x1, y1, x2, y2 = (round(v) for v in item.box_xyxy)
+        segmentation[y1:y2, x1:x2] = item.id
+    return segmentation
+
+
+def _area(box: tuple[float, float, float, float]) -> float:
+    return (box[2] - box[0]) * (box[3] - box[1])
+
+
+def cell_targets(segmentation: np.ndarray, view: Sequence[Seen], cells: int) -> dict:
+    """What each fine cell shows: object id, kind, colour, box and point; each [P] or [P,6]."""
+    height, width = segmentation.shape
+    centres = (np.arange(cells) + 0.5) / cells
+    rows, columns = (centres * height).astype(int), (centres * width).astype(int)
+    ids = segmentation[np.ix_(rows, columns)].copy()
+    kinds, colors = np.zeros(256, np.int64), np.zeros(256, np.int64)
+    boxes = np.zeros((256, 6), np.float32)
+    for item in view:
+        if not (ids == item.id).any():  # too thin for the grid: its grasp point's cell
+            column, row = (min(int(v * cells), cells - 1) for v in item.point)
+            ids[row, column] = item.id
+        kinds[item.id] = 1 + KINDS.index(item.kind) if item.kind in KINDS else 0
+        colors[item.id] = 1 + COLORS.index(item.color) if item.color in COLORS else 0
+        boxes[item.id] = (*item.box, *item.point)
+    known = {item.id for item in view}
+    flat = np.where(np.isin(ids, list(known)), ids, 0).ravel()
+    return {"ids": flat.astype(np.int64), "kinds": kinds[flat], "colors": colors[flat],
+            "boxes": boxes[flat]}
+
+
+def collate(samples: Sequence[dict]) -> Batch:
+    """Samples -> a padded batch."""
+    rows = [sample["row"] for sample in samples]
+
+    def padded(values: list[list], fill: float, dtype: torch.dtype) -> Tensor:
+        longest = max(len(v) for v in values)
+        return torch.tensor([v + [fill] * (longest - len(v)) for v in values], dtype=dtype)
+
+    def stacked(name: str) -> Tensor:
+        return torch.from_numpy(np.stack([sample[name] for sample in samples]))
+
+    pointers = [(i, at, item) for i, row in enumerate(rows) for at, item in row.pointers]
+    return Batch(
+        pixel_values=stacked("pixels"),
+        input_ids=padded([row.ids for row in rows], 0, torch.long),
+        position_ids=padded([row.positions for row in rows], 0, torch.long),
+        segments=padded([row.segments for row in rows], -1, torch.long),
+        labels=padded([row.labels for row in rows], IGNORE, torch.long),
+        weights=padded([row.weights for row in rows], 0.0, torch.float32),
+        kinds=stacked("kinds"), colors=stacked("colors"), cell_boxes=stacked("boxes"),
+        cell_ids=stacked("ids"),
+        pointers=torch.tensor(pointers, dtype=torch.long).reshape(-1, 3),
+        caption_ids=padded([sample["caption"] for sample in samples], 0, torch.long))
+
+
+def attention_mask(segments: Tensor, dtype: torch.dtype) -> Tensor:
+    """Segments [B,L] -> additive mask [B,1,L,L]: the past of the prefix and of one's own segment."""
+    length = segments.shape[1]
+    past = torch.ones(length, length, dtype=torch.bool, device=segments.device).tril()
+    same = segments[:, :, None] == segments[:, None, :]
+    allowed = past & (same | (segments[:, None, :] == 0))
+    mask = torch.zeros(allowed.shape, dtype=dtype, device=segments.device)
+    return mask.masked_fill(~allowed, torch.finfo(dtype).min)[:, None]

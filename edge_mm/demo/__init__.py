@@ -1,0 +1,1 @@
+"""`edge-mm demo`: the shipped model on the shipped pictures, as text, pictures and a web page."""

@@ -1,0 +1,1 @@
+"""The model: vision tower -> projector -> language model, with a region head that points."""

@@ -1,0 +1,90 @@
+"""Checkpoints: a folder of config.json, model.safetensors, tokenizer.json. Written whole or not."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import msgspec
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from edge_mm.model.config import SCHEMA, ModelConfig
+from edge_mm.model.edge_mm import EdgeMM
+from edge_mm_runtime.errors import EdgeMMError
+
+WEIGHTS = "model.safetensors"
+
+
+class CheckpointError(EdgeMMError):
+    """A checkpoint folder that cannot be used; the message says which file and why."""
+
+
+def save_checkpoint(folder: Path, model: EdgeMM, weights: dict[str, Tensor], tokenizer: Tokenizer,
+                    extra: dict[str, str], dtype: torch.dtype = torch.bfloat16) -> None:
+    """Write a checkpoint to `folder`, replacing what is there in one rename.
+
+    `weights` may be an average instead of the model's own; `extra` are further text files by name.
+    """
+    folder = Path(folder)
+    temporary = folder.with_name(folder.name + ".tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    if folder.is_dir():  # the card and what a person put beside the weights stay
+        for path in folder.iterdir():
+            shutil.copy2(path, temporary / path.name)
+    (temporary / "config.json").write_bytes(
+        msgspec.json.format(msgspec.json.encode(model.config), indent=2) + b"\n")
+    tied = {name: tensor.to(dtype).contiguous() for name, tensor in weights.items()
+            if name != "lm.lm_head.weight"}
+    save_file(tied, str(temporary / WEIGHTS), metadata={"format": "pt"})
+    tokenizer.save(str(temporary / "tokenizer.json"))
+    for name, text in extra.items():
+        (temporary / name).write_text(text)
+    previous = folder.with_name(folder.name + ".old")
+    shutil.rmtree(previous, ignore_errors=True)
+    if folder.exists():
+        os.rename(folder, previous)
+    os.rename(temporary, folder)
+    shutil.rmtree(previous, ignore_errors=True)
+
+
+def load_config(folder: Path) -> ModelConfig:
+    path = Path(folder) / "config.json"
+    try:
+        raw = msgspec.json.decode(path.read_bytes())
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{folder} is not a checkpoint: config.json is missing") from error
+    except msgspec.DecodeError as error:
+        raise CheckpointError(f"{path} is not JSON: {error}") from error
+    if isinstance(raw, dict) and raw.get("schema", SCHEMA) != SCHEMA:
+        raise CheckpointError(f"{path} has schema {raw['schema']}, this version reads {SCHEMA}")
+    try:
+        return msgspec.convert(raw, ModelConfig)
+    except msgspec.ValidationError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+def load_model(folder: Path) -> EdgeMM:
+    """A checkpoint as an fp32 model in eval mode."""
+    config = load_config(folder)
+    path = Path(folder) / WEIGHTS
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing")
+    try:
+        weights = load_file(str(path))
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from error
+    model = EdgeMM(config)
+    missing, unexpected = model.load_state_dict(
+        {name: tensor.float() for name, tensor in weights.items()}, strict=False)
+    missing = [name for name in missing if name != "lm.lm_head.weight"]
+    if missing or unexpected:
+        raise CheckpointError(f"{path} does not fit its config.json: "
+                              f"missing {missing[:3]}, unexpected {unexpected[:3]}")
+    model.lm.tie_weights()
+    return model.eval()

@@ -1,0 +1,79 @@
+"""`EdgeMM`: vision tower, projector, region head and language model, put together.
+
+The model knows tensors only: no tokenizer, no images on disk, no training. Ids at and above the
+vocabulary size are rows of the image embeddings, in the trainer as in the exported graphs.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from edge_mm.model.config import LanguageConfig, ModelConfig
+from edge_mm.model.projector import MLPProjector
+from edge_mm.model.regions import RegionHead
+from edge_mm.model.vision import VisionTower
+from edge_mm.words import COLORS, KINDS
+
+LOOKS = 1 + len(KINDS) + 1 + len(COLORS)  # background + kinds, background + colours
+CONTRASTIVE_SIZE = 128
+
+
+def llama_config(config: LanguageConfig) -> LlamaConfig:
+    return LlamaConfig(
+        vocab_size=config.vocab_size, hidden_size=config.hidden_size,
+        intermediate_size=config.intermediate_size, num_hidden_layers=config.num_hidden_layers,
+        num_attention_heads=config.num_attention_heads, head_dim=config.head_dim,
+        num_key_value_heads=config.num_key_value_heads,
+        max_position_embeddings=config.max_position_embeddings,
+        rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta},
+        rms_norm_eps=config.rms_norm_eps, tie_word_embeddings=True, attn_implementation="sdpa")
+
+
+class Frames(nn.Module):
+    """pixel_values [B,3,S,S] -> image_embeds [B,T,D], region_keys [B,P,K], region_boxes [B,P,6]."""
+
+    def __init__(self, model: EdgeMM):
+        super().__init__()
+        self.vision, self.projector, self.regions = model.vision, model.projector, model.regions
+
+    def forward(self, pixel_values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        tokens, fine = self.vision(pixel_values)
+        keys, boxes = self.regions.regions(self.regions.mixed(tokens, fine))
+        return self.projector(tokens), keys, boxes
+
+
+class EdgeMM(nn.Module):
+    """A grounded vision-language model."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.config = config
+        self.vision = VisionTower(config.vision)
+        self.projector = MLPProjector(config.vision.hidden_size, config.language.hidden_size)
+        self.regions = RegionHead(config.vision, config.regions.key_size, LOOKS)
+        self.lm = LlamaForCausalLM(llama_config(config.language))
+        self.region_query = nn.Linear(config.language.hidden_size, config.regions.key_size)
+        self.image_projection = nn.Linear(config.vision.hidden_size, CONTRASTIVE_SIZE, bias=False)
+        self.text_projection = nn.Linear(config.language.hidden_size, CONTRASTIVE_SIZE, bias=False)
+        self.log_temperature = nn.Parameter(torch.tensor(2.66))  # 1 / 0.07, as CLIP starts
+
+    def vision_graph(self) -> Frames:
+        """What is computed once for a frame, as the exporter wants it."""
+        return Frames(self)
+
+    def embed(self, input_ids: Tensor, image_embeds: Tensor) -> Tensor:
+        """input_ids [B,S], image_embeds [B,T,D] -> [B,S,D]; ids >= vocab_size are image rows."""
+        vocabulary = self.config.language.vocab_size
+        is_image = input_ids >= vocabulary
+        text = self.lm.get_input_embeddings()(input_ids.where(~is_image, 0))
+        rows = (input_ids - vocabulary).clamp(min=0)
+        picked = image_embeds.gather(1, rows[..., None].expand(-1, -1, image_embeds.shape[-1]))
+        return torch.where(is_image[..., None], picked.to(text.dtype), text)
+
+    def hidden_states(self, inputs_embeds: Tensor, attention_mask: Tensor | None = None,
+                      position_ids: Tensor | None = None) -> Tensor:
+        """Final-norm hidden states [B,S,D]; a 4-D mask is additive, [B,1,S,S]."""
+        return self.lm.model(inputs_embeds=inputs_embeds, attention_mask=attention_mask,
+                             position_ids=position_ids, use_cache=False).last_hidden_state

@@ -1,0 +1,81 @@
+"""The vision tower: pixels -> coarse tokens for the language model, fine features for pointing.
+
+A frozen EfficientNet-Lite0 gives features at strides 4 to 32; a small dense neck fuses them at
+stride 8; a SigLIP encoder lets the coarse tokens see the whole picture.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import SiglipVisionConfig
+from transformers.models.siglip.modeling_siglip import SiglipEncoder
+
+from edge_mm.model.config import VisionConfig
+from edge_mm.model.efficientnet_lite import FEATURE_CHANNELS, EfficientNetLite0
+
+
+class ResidualConv(nn.Module):
+    """Two 3x3 convolutions around a shortcut, [B,C,H,W] -> [B,C,H,W]."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.norm1(self.conv1(x)))
+        return F.relu(x + self.norm2(self.conv2(y)))
+
+
+class Neck(nn.Module):
+    """Features at strides 4, 8, 16, 32 -> one map at stride 8, [B,C,S/8,S/8]."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        fine, *coarser = FEATURE_CHANNELS
+        self.fine = nn.Conv2d(fine * 4, channels, 1)
+        self.lateral = nn.ModuleList(nn.Conv2d(width, channels, 1) for width in coarser)
+        self.norm = nn.BatchNorm2d(channels)
+        self.blocks = nn.Sequential(ResidualConv(channels), ResidualConv(channels))
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        fine, *coarser = features
+        x = self.fine(F.pixel_unshuffle(fine, 2))
+        for lateral, feature in zip(self.lateral, coarser, strict=True):
+            x = x + F.interpolate(lateral(feature), size=x.shape[-2:], mode="bilinear")
+        return self.blocks(F.relu(self.norm(x)))
+
+
+class VisionTower(nn.Module):
+    """pixel_values [B,3,S,S] -> (tokens [B,T,D], fine map [B,C,S/8,S/8])."""
+
+    def __init__(self, config: VisionConfig):
+        super().__init__()
+        self.backbone = EfficientNetLite0()
+        self.neck = Neck(config.neck_channels)
+        stride = config.cells // config.token_grid
+        self.patchify = nn.Conv2d(config.neck_channels, config.hidden_size, stride, stride)
+        self.position = nn.Parameter(torch.randn(1, config.tokens, config.hidden_size) * 0.02)
+        self.encoder = SiglipEncoder(SiglipVisionConfig(
+            hidden_size=config.hidden_size, intermediate_size=config.intermediate_size,
+            num_hidden_layers=config.layers, num_attention_heads=config.heads,
+            attn_implementation="sdpa"))
+        self.norm = nn.LayerNorm(config.hidden_size)
+
+    def features(self, pixel_values: Tensor) -> list[Tensor]:
+        """The pretrained features; without a graph, and in bf16, while the backbone is frozen."""
+        if next(self.backbone.parameters()).requires_grad:
+            return self.backbone(pixel_values)
+        with torch.no_grad():
+            dtype = next(self.backbone.parameters()).dtype
+            return self.backbone(pixel_values.to(dtype))
+
+    def forward(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
+        fine = self.neck(self.features(pixel_values))
+        tokens = self.patchify(fine).flatten(2).transpose(1, 2) + self.position
+        tokens = self.encoder(inputs_embeds=tokens).last_hidden_state
+        return self.norm(tokens), fine

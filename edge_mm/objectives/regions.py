@@ -1,0 +1,51 @@
+"""Objectives of the region head: where a query points, and what each cell shows."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def pointing_loss(queries: Tensor, keys: Tensor, target: Tensor) -> Tensor:
+    """-log of the probability mass on the right cells; rows without a right cell do not count.
+
+    queries [B,M,K], keys [B,P,K], target bool [B,M,P] -> scalar.
+    """
+    scores = (queries @ keys.transpose(1, 2)).float()
+    pointed = target.any(-1)
+    if not pointed.any():
+        return scores.sum() * 0.0
+    scores, target = scores[pointed], target[pointed]
+    inside = scores.masked_fill(~target, float("-inf")).logsumexp(-1)
+    return (scores.logsumexp(-1) - inside).mean()
+
+
+def box_loss(boxes: Tensor, target: Tensor) -> Tensor:
+    """1 - GIoU (arXiv 1902.09630) plus scaled L1; boxes and points [N,6] in unit coordinates."""
+    if not len(boxes):
+        return boxes.sum() * 0.0
+    boxes, target = boxes.float(), target.float()
+    sides = (target[:, 2:4] - target[:, :2]).clamp(min=1e-3)
+    box_error = ((boxes[:, :4] - target[:, :4]).abs() / sides.repeat(1, 2)).clamp(max=4).mean()
+    point_error = ((boxes[:, 4:] - target[:, 4:]).abs() / sides).clamp(max=4).mean()
+    return (1 - generalised_iou(boxes[:, :4], target[:, :4])).mean() + box_error + 0.5 * point_error
+
+
+def generalised_iou(a: Tensor, b: Tensor) -> Tensor:
+    """GIoU of boxes [N,4] x1 y1 x2 y2, row by row, in -1..1."""
+    intersection = _area(torch.maximum(a[:, :2], b[:, :2]), torch.minimum(a[:, 2:], b[:, 2:]))
+    union = _area(a[:, :2], a[:, 2:]) + _area(b[:, :2], b[:, 2:]) - intersection
+    hull = _area(torch.minimum(a[:, :2], b[:, :2]), torch.maximum(a[:, 2:], b[:, 2:]))
+    return intersection / union.clamp(min=1e-9) - (hull - union) / hull.clamp(min=1e-9)
+
+
+def _area(corner: Tensor, opposite: Tensor) -> Tensor:
+    return (opposite - corner).clamp(min=0).prod(-1)
+
+
+def looks_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """What a cell shows: logits [N,C], class [N]; the background counts a quarter."""
+    weight = torch.ones(logits.shape[-1], device=logits.device)
+    weight[0] = 0.25
+    return F.cross_entropy(logits.float(), target, weight=weight)

@@ -1,0 +1,253 @@
+"""The training loop: stages in order, one forward pass of packed samples a step.
+
+Weights live in fp32 (the frozen backbone in bf16), the forward pass runs in bf16 autocast where the
+recipe says so. What is saved as the checkpoint is the running average of the weights; `state/`
+beside it holds all that a resumed run needs. Nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from edge_mm.data.samples import Batch, SceneSamples, collate
+from edge_mm.model.checkpoint import load_model, save_checkpoint
+from edge_mm.model.config import ModelConfig
+from edge_mm.model.edge_mm import EdgeMM
+from edge_mm.model.efficientnet_lite import import_imagenet_weights
+from edge_mm.tokenizer import learn_tokenizer, load_tokenizer
+from edge_mm.train.losses import Words, compute_losses
+from edge_mm.train.recipe import Recipe, Stage
+from edge_mm_runtime.errors import EdgeMMError
+
+
+class TrainingError(EdgeMMError):
+    """The run cannot go on; the last checkpoint is intact."""
+
+
+def train(recipe: Recipe, out: Path, resume: bool = False) -> Path:
+    """Run a recipe; returns the folder of the checkpoint, `out/checkpoint`."""
+    torch.manual_seed(recipe.train.seed)
+    if recipe.train.threads:
+        torch.set_num_threads(recipe.train.threads)
+    out.mkdir(parents=True, exist_ok=True)
+    model, tokenizer = start_model(recipe)
+    run = Run(recipe, out, model, tokenizer)
+    if resume:
+        run.restore()
+    while run.stage_index < len(recipe.stages):
+        run.run_stage(recipe.stages[run.stage_index])
+    run.save()
+    return out / "checkpoint"
+
+
+def start_model(recipe: Recipe) -> tuple[EdgeMM, Tokenizer]:
+    """A checkpoint's model, or a new one with a pretrained backbone and a fresh tokenizer."""
+    if recipe.model.init:
+        return load_model(Path(recipe.model.init)), load_tokenizer(Path(recipe.model.init))
+    config = ModelConfig(name=recipe.model.name, vision=recipe.model.vision,
+                         language=recipe.model.language)
+    model = EdgeMM(config)
+    if recipe.model.pretrained_backbone:
+        model.vision.backbone.load_state_dict(import_imagenet_weights())
+    return model, learn_tokenizer(config.language.vocab_size, config.grounding.bins)
+
+
+def parts(model: EdgeMM) -> dict[str, list[nn.Parameter]]:
+    """The model's parameters by the names that recipes use."""
+    vision, backbone = model.vision, list(model.vision.backbone.parameters())
+    frozen = {id(parameter) for parameter in backbone}
+    return {
+        "backbone": backbone,
+        "vision": [p for p in vision.parameters() if id(p) not in frozen]
+        + list(model.image_projection.parameters()),
+        "projector": list(model.projector.parameters()),
+        "regions": [*model.regions.parameters(), *model.region_query.parameters()],
+        "language": [*model.lm.parameters(), *model.text_projection.parameters(),
+                     model.log_temperature],
+    }
+
+
+def rate(stage: Stage, step: int) -> float:
+    """Warm-up, plateau, decay: the factor on the learning rate at a step."""
+    if step < stage.warmup:
+        return (step + 1) / stage.warmup
+    left = stage.steps - step
+    if left < stage.decay:
+        return max(0.01, 0.5 - 0.5 * math.cos(math.pi * left / stage.decay))
+    return 1.0
+
+
+class Run:
+    """A run in progress: model, average, optimiser, and where in the recipe it stands."""
+
+    def __init__(self, recipe: Recipe, out: Path, model: EdgeMM, tokenizer: Tokenizer):
+        self.recipe, self.out, self.model, self.tokenizer = recipe, out, model, tokenizer
+        self.stage_index, self.step, self.samples_seen = 0, 0, 0
+        self.words = Words(tokenizer)
+        if recipe.train.compile:
+            model.lm.model.compile(dynamic=True)
+        self.average = {name: tensor.detach().clone() for name, tensor in self._weights().items()}
+        self.optimizer_state: dict[str, Tensor] = {}
+
+    def _weights(self) -> dict[str, Tensor]:
+        return {name: tensor for name, tensor in self.model.state_dict().items()
+                if name != "lm.lm_head.weight"}
+
+    def run_stage(self, stage: Stage) -> None:
+        """All steps of a stage, from wherever the run stands in it."""
+        last = min(stage.steps, self.recipe.train.max_steps or stage.steps)
+        optimizer = self._optimizer(stage)
+        factors = [group["lr"] for group in optimizer.param_groups]
+        trained = [p for group in optimizer.param_groups for p in group["params"]]
+        bf16 = self.recipe.train.precision == "bf16"
+        sums: dict[str, float] = {}
+        began, saved = time.monotonic(), time.monotonic()
+        for batch in self._batches(stage, last - self.step):
+            for group, factor in zip(optimizer.param_groups, factors, strict=True):
+                group["lr"] = factor * rate(stage, self.step)
+            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+                losses = compute_losses(self.model, batch, stage.losses, self.words)
+            total = sum((weight * losses[name] for name, weight in stage.losses.items()),
+                        start=torch.zeros(()))
+            if not torch.isfinite(total):
+                raise TrainingError(
+                    f"the loss is {total.item()} at step {self.step} of stage {stage.name}; the "
+                    f"last checkpoint is whole: lower learning_rate, then --resume")
+            optimizer.zero_grad(set_to_none=True)
+            total.backward()
+            torch.nn.utils.clip_grad_norm_(trained, self.recipe.train.clip)
+            optimizer.step()
+            self._update_average()
+            self.step += 1
+            self.samples_seen += stage.batch_size
+            for name in stage.losses:
+                sums[name] = sums.get(name, 0.0) + losses[name].item()
+            if self.step % self.recipe.train.log_every == 0 or self.step == last:
+                steps = self.step % self.recipe.train.log_every or self.recipe.train.log_every
+                self._log(stage, {name: value / steps for name, value in sums.items()},
+                          steps * stage.batch_size / (time.monotonic() - began))
+                sums, began = {}, time.monotonic()
+            if time.monotonic() - saved > 60 * self.recipe.train.checkpoint_minutes:
+                self._keep_optimizer(optimizer)
+                self.save()
+                saved = time.monotonic()
+        self.stage_index, self.step, self.optimizer_state = self.stage_index + 1, 0, {}
+        self.save()
+
+    def _optimizer(self, stage: Stage) -> torch.optim.Optimizer:
+        by_part = parts(self.model)
+        self.model.train()
+        groups = []
+        for name, parameters in by_part.items():
+            learns = name in stage.parts
+            for parameter in parameters:
+                parameter.requires_grad_(learns)
+            if learns:
+                learning_rate = stage.learning_rate * stage.part_rates.get(name, 1.0)
+                for decay, chosen in ((self.recipe.train.weight_decay, [2, 4]), (0.0, [0, 1, 3])):
+                    group = [p for p in parameters if p.dim() in chosen]
+                    groups.append({"params": group, "lr": learning_rate, "weight_decay": decay})
+        frozen = "backbone" not in stage.parts and self.recipe.train.precision == "bf16"
+        self.model.vision.backbone.to(torch.bfloat16 if frozen else torch.float32)
+        self.model.to(memory_format=torch.channels_last)
+        optimizer = torch.optim.AdamW([g for g in groups if g["params"]], betas=(0.9, 0.98),
+                                      fused=True)
+        self._restore_optimizer(optimizer)
+        return optimizer
+
+    def _batches(self, stage: Stage, steps: int) -> Iterator[Batch]:
+        data = self.recipe.data
+        samples = SceneSamples([Path(folder) for folder in data.train], self.model.config,
+                               self.tokenizer, data.questions, data.max_tokens,
+                               self.recipe.train.seed)
+        first = self.samples_seen
+        loader = DataLoader(samples, batch_size=stage.batch_size, collate_fn=collate,
+                            sampler=range(first, first + steps * stage.batch_size),
+                            num_workers=data.workers, multiprocessing_context="fork"
+                            if data.workers else None, prefetch_factor=4 if data.workers else None)
+        yield from loader
+
+    def _update_average(self) -> None:
+        keep = min(self.recipe.train.average, (1 + self.step) / (10 + self.step))
+        ours, theirs = [], []
+        for name, tensor in self._weights().items():
+            if name.startswith("vision.backbone") and tensor.dtype == torch.bfloat16:
+                continue  # frozen
+            if tensor.is_floating_point():
+                ours.append(self.average[name])
+                theirs.append(tensor.detach())
+            else:
+                self.average[name].copy_(tensor)
+        torch._foreach_lerp_(ours, theirs, 1 - keep)
+
+    def _log(self, stage: Stage, losses: dict[str, float], speed: float) -> None:
+        line = {"stage": stage.name, "step": self.step, "samples": self.samples_seen,
+                "samples_per_s": round(speed, 1), "rate": round(rate(stage, self.step - 1), 4),
+                **{name: round(value, 4) for name, value in losses.items()}}
+        with (self.out / "log.jsonl").open("a") as log:
+            log.write(json.dumps(line) + "\n")
+        print(" ".join(f"{name}={value}" for name, value in line.items()), flush=True)
+
+    def _names(self, optimizer: torch.optim.Optimizer) -> dict[int, str]:
+        return {id(parameter): name for name, parameter in self.model.named_parameters()}
+
+    def _keep_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
+        names = self._names(optimizer)
+        self.optimizer_state = {
+            f"{names[id(parameter)]}|{key}": value
+            for parameter, state in optimizer.state.items() for key, value in state.items()}
+
+    def _restore_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
+        if not self.optimizer_state:
+            return
+        names = self._names(optimizer)
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                for key in ("step", "exp_avg", "exp_avg_sq"):
+                    saved = self.optimizer_state.get(f"{names[id(parameter)]}|{key}")
+                    if saved is not None:
+                        optimizer.state[parameter][key] = saved
+
+    def save(self) -> None:
+        """The checkpoint to use (average, bf16), then the state to resume from (fp32)."""
+        recipe = yaml.safe_dump(msgspec.to_builtins(self.recipe), sort_keys=False)
+        save_checkpoint(self.out / "checkpoint", self.model, self.average, self.tokenizer,
+                        {"recipe.yaml": recipe})
+        state, temporary = self.out / "state", self.out / "state.tmp"
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        for name, tensors in (("weights", self._weights()), ("average", self.average),
+                              ("optimizer", self.optimizer_state)):
+            save_file({key: value.contiguous().clone() for key, value in tensors.items()},
+                      str(temporary / f"{name}.safetensors"))
+        (temporary / "progress.json").write_text(json.dumps(
+            {"stage": self.stage_index, "step": self.step, "samples": self.samples_seen}))
+        shutil.rmtree(state, ignore_errors=True)
+        temporary.rename(state)
+
+    def restore(self) -> None:
+        """Go on from `out/state`."""
+        state = self.out / "state"
+        if not (state / "progress.json").is_file():
+            raise TrainingError(f"nothing to resume: {state} holds no saved run")
+        progress = json.loads((state / "progress.json").read_text())
+        self.stage_index, self.step = progress["stage"], progress["step"]
+        self.samples_seen = progress["samples"]
+        weights = load_file(str(state / "weights.safetensors"))
+        self.model.load_state_dict({k: v.float() if v.is_floating_point() else v
+                                    for k, v in weights.items()}, strict=False)
+        self.average = load_file(str(state / "average.safetensors"))
+        self.optimizer_state = load_file(str(state / "optimizer.safetensors"))

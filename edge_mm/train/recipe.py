@@ -1,0 +1,129 @@
+"""Recipes: YAML into typed structs, with `--set a.b=c` on top. An unknown key is an error."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import yaml
+
+from edge_mm.model.config import LanguageConfig, VisionConfig
+from edge_mm_runtime.errors import UsageError
+
+PARTS = ("backbone", "vision", "projector", "regions", "language")
+LOSSES = ("language", "pointing", "boxes", "looks", "sea", "contrastive")
+
+
+class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What learns (`parts`), from which losses with which weight, for how many steps."""
+
+    name: str
+    steps: int
+    parts: tuple[str, ...]
+    losses: dict[str, float]
+    learning_rate: float = 1e-3
+    part_rates: dict[str, float] = {}  # a factor on the learning rate of a part
+    warmup: int = 200
+    decay: int = 0  # steps at the end in which the rate falls to a tenth of a tenth
+    batch_size: int = 32
+
+    def __post_init__(self) -> None:
+        for kind, given, known in (("part", self.parts, PARTS), ("loss", self.losses, LOSSES)):
+            for name in given:
+                if name not in known:
+                    raise ValueError(f"stage {self.name}: unknown {kind} {name!r}, one of "
+                                     f"{', '.join(known)}")
+
+
+class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Folders with scenes.json; how many questions a picture, how long a packed row."""
+
+    train: tuple[str, ...]
+    questions: int = 8
+    max_tokens: int = 384
+    workers: int = 1
+
+
+class Train(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The loop: seed, precision, clipping, checkpoints, an upper bound on steps for trials."""
+
+    seed: int = 0
+    precision: str = "bf16"
+    weight_decay: float = 0.05
+    clip: float = 1.0
+    average: float = 0.999  # exponential moving average of the weights, which is what is saved
+    checkpoint_minutes: float = 5.0
+    log_every: int = 20
+    max_steps: int | None = None  # of each stage
+    threads: int | None = None
+    compile: bool = False  # the language model, by torch.compile: slower to start, then faster
+
+
+class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Geometry of a new model; `init` starts from a checkpoint folder instead."""
+
+    name: str = "nano"
+    init: str | None = None
+    pretrained_backbone: bool = True
+    vision: VisionConfig = msgspec.field(default_factory=VisionConfig)
+    language: LanguageConfig = msgspec.field(default_factory=LanguageConfig)
+
+
+class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A training run, whole."""
+
+    data: Data
+    stages: tuple[Stage, ...]
+    model: Model = msgspec.field(default_factory=Model)
+    train: Train = msgspec.field(default_factory=Train)
+
+
+def load_recipe(path: Path, overrides: list[str]) -> Recipe:
+    """Read a recipe; each override is `a.b=value` with a YAML value (`stages.0.steps=50`)."""
+    try:
+        raw = yaml.safe_load(Path(path).read_text())
+    except FileNotFoundError as error:
+        raise UsageError(f"there is no recipe {path}; see recipes/") from error
+    except yaml.YAMLError as error:
+        raise UsageError(f"{path} is not YAML: {error}") from error
+    for override in overrides:
+        name, separator, value = override.partition("=")
+        if not separator:
+            raise UsageError(f"--set wants name=value, this is {override!r}")
+        _assign(raw, name.split("."), yaml.safe_load(value), override)
+    try:
+        return msgspec.convert(raw, Recipe)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"{path}: {error}{_suggest(str(error))}") from error
+
+
+def _assign(raw: Any, names: list[str], value: Any, override: str) -> None:
+    *parents, last = names
+    for name in parents:
+        if isinstance(raw, list):
+            raw = raw[_index(name, raw, override)]
+        else:
+            raw = raw.setdefault(name, {})
+    if isinstance(raw, list):
+        raw[_index(last, raw, override)] = value
+    else:
+        raw[last] = value
+
+
+def _index(name: str, items: list[Any], override: str) -> int:
+    if not name.isdigit() or int(name) >= len(items):
+        raise UsageError(f"--set {override}: {name!r} is not one of 0..{len(items) - 1}")
+    return int(name)
+
+
+def _suggest(message: str) -> str:
+    """The nearest known key, when the message is about an unknown one."""
+    known = {field for struct in (Recipe, Stage, Data, Train, Model, VisionConfig, LanguageConfig)
+             for field in struct.__struct_fields__}
+    for word in message.split("`"):
+        if "unknown field" in message and word not in known and word.isidentifier():
+            near = difflib.get_close_matches(word, known, n=1)
+            return f" (did you mean {near[0]!r}?)" if near else ""
+    return ""

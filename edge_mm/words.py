@@ -1,0 +1,43 @@
+"""The words of the tabletop: kinds, colours, and what a kind word may mean.
+
+One table for the renderer's labels, the questions, the alignment targets and the evaluation.
+"""
+
+from __future__ import annotations
+
+COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white",
+          "gray")
+KINDS = ("cup", "mug", "bowl", "plate", "bottle", "can", "carton", "box", "ball", "apple",
+         "banana", "pear", "lemon", "hammer", "screwdriver", "wrench", "spoon", "marker")
+
+# A word that a person may use -> the kinds that it covers.
+MEANINGS: dict[str, tuple[str, ...]] = {
+    **{kind: (kind,) for kind in KINDS},
+    "cup": ("cup", "mug"),
+    "fruit": ("apple", "banana", "pear", "lemon"),
+    "tool": ("hammer", "screwdriver", "wrench"),
+    "object": KINDS,
+}
+
+SYNONYMS: dict[str, tuple[str, ...]] = {
+    "cup": ("tumbler", "beaker"),
+    "mug": ("coffee mug", "teacup", "coffee cup"),
+    "plate": ("dish",),
+    "can": ("soda can", "tin", "tin can"),
+    "carton": ("milk carton",),
+    "box": ("package", "cardboard box"),
+    "ball": ("sphere",),
+    "wrench": ("spanner",),
+    "marker": ("pen", "felt pen"),
+    "object": ("thing", "item"),
+    "fruit": ("piece of fruit",),
+    "bottle": ("flask",),
+    "gray": ("grey",),
+    "purple": ("violet",),
+}
+PLURALS = {"box": "boxes", "fruit": "fruits", "dish": "dishes", "wrench": "wrenches",
+           "piece of fruit": "pieces of fruit", "cardboard box": "cardboard boxes"}
+
+
+def plural(word: str) -> str:
+    return PLURALS.get(word, word + "s")

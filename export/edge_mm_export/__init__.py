@@ -1,0 +1,1 @@
+"""The exporter: a trained checkpoint becomes a verified bundle."""

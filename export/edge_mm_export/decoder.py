@@ -1,0 +1,179 @@
+"""The decoder graph: token ids and picture rows in, logits of the last position out.
+
+Inputs `input_ids` i64 [1, S] (an id >= vocab_size is row id - vocab_size of `image_embeds`
+f32 [T, D]) and the target's cache inputs; outputs `logits` f32 [1, V], `region_query` f32 [1, K]
+when the model has a box head, and `present.{i}.key|value`. Prefill, append and decode are this
+one graph. Weights are read one at a time, by their transformers names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+from onnxscript import GraphBuilder
+
+from edge_mm_export.decoder_spec import DecoderSpec
+from edge_mm_export.errors import ExportError, UnsupportedError
+from edge_mm_export.hooks import FloatArray, Hooks, initializer
+from edge_mm_export.hooks_cpu import cpu_hooks
+
+Weights = Mapping[str, npt.NDArray[np.floating]]
+
+PRECISIONS = {"cpu": ("int8", "fp32")}
+"""The precisions that each target's decoder can be built in, the default first."""
+
+_OPSETS = {"": 23, "com.microsoft": 1}
+
+
+def build_decoder(
+    spec: DecoderSpec, weights: Weights, *, target: str = "cpu", precision: str = "int8"
+) -> ir.Model:
+    """Draw the graph of `spec` with the hooks of `target`; save it with `onnx_ir.save`.
+
+    `weights` holds a transformers Llama state dict and, with a box head, `region_query.weight`
+    [K, D] and `region_query.bias` [K]. Raises `UnsupportedError` for an unknown target or
+    precision, `ExportError` for a missing or misshapen weight.
+    """
+    check_target(target, precision)
+    graph = GraphBuilder(
+        ir.Graph([], [], nodes=[], opset_imports=dict(_OPSETS), name="edge_mm_decoder")
+    )
+    take = _taker(weights)
+    input_ids = graph.input("input_ids", ir.DataType.INT64, [1, "sequence"])
+    image_embeds = graph.input("image_embeds", ir.DataType.FLOAT, ["image_rows", spec.hidden_size])
+    hooks = cpu_hooks(graph, spec, precision)
+
+    table = take("model.embed_tokens.weight", spec.vocab_size, spec.hidden_size)
+    x = _embed(graph, table, input_ids, image_embeds, spec, half=precision != "fp32")
+    normed, presents = _layers(graph, hooks, spec, take, x)
+
+    head = table if spec.tied_embeddings else take("lm_head.weight", *table.shape)
+    logits = hooks.linear(normed, "lm_head", head)
+    _output(graph, graph.op.Squeeze(logits, [1]), "logits", [1, spec.vocab_size])
+    if spec.region_size is not None:
+        query = _region_query(graph, take, normed, spec.region_size, spec.hidden_size)
+        _output(graph, query, "region_query", [1, spec.region_size])
+    for name, value in presents.items():
+        _output(graph, value, name, [1, spec.kv_heads, "capacity", spec.head_dim])
+    return ir.Model(graph.graph, ir_version=10, producer_name="edge_mm_export")
+
+
+def check_target(target: str, precision: str) -> None:
+    """Raise `UnsupportedError` when no decoder of this target and precision can be built."""
+    if target not in PRECISIONS:
+        raise UnsupportedError(f"unknown target {target!r}; known: {', '.join(PRECISIONS)}")
+    if precision not in PRECISIONS[target]:
+        known = ", ".join(PRECISIONS[target])
+        raise UnsupportedError(f"target {target!r} has no precision {precision!r}; it has: {known}")
+
+
+def residual_name(layer: int) -> str:
+    """Name of the value that holds the residual stream after `layer`, for drift reports."""
+    return f"residual.{layer}"
+
+
+Take = Callable[..., FloatArray]
+
+
+def _taker(weights: Weights) -> Take:
+    def take(name: str, *shape: int) -> FloatArray:
+        if name not in weights:
+            raise ExportError(f"the checkpoint has no weight {name!r}")
+        weight = weights[name]
+        if weight.shape != shape:
+            raise ExportError(f"weight {name!r} is {weight.shape}, the config implies {shape}")
+        return np.asarray(weight, dtype=np.float32)
+
+    return take
+
+
+def _embed(
+    graph: GraphBuilder,
+    table: FloatArray,
+    input_ids: ir.Value,
+    image_embeds: ir.Value,
+    spec: DecoderSpec,
+    *,
+    half: bool,
+) -> ir.Value:
+    """Rows of the token table, or of the picture where the id is past the vocabulary."""
+    op = graph.op
+    stored = initializer(table.astype(np.float16) if half else table, "embed_tokens.weight")
+    rows = graph.initializer(stored)
+    first, zero = op.Constant(value_int=spec.vocab_size), op.Constant(value_int=0)
+    is_image = op.GreaterOrEqual(input_ids, first)
+    words = op.Gather(rows, op.Where(is_image, zero, input_ids))
+    picture = op.Gather(image_embeds, op.Where(is_image, op.Sub(input_ids, first), zero))
+    if half:
+        words = op.Cast(words, to=ir.DataType.FLOAT)
+    embedded: ir.Value = op.Where(op.Unsqueeze(is_image, [-1]), picture, words)
+    return embedded
+
+
+def _layers(
+    graph: GraphBuilder, hooks: Hooks, spec: DecoderSpec, take: Take, x: ir.Value
+) -> tuple[ir.Value, dict[str, ir.Value]]:
+    """All layers and the final norm: (normed last position [1, 1, D], cache outputs)."""
+    op = graph.op
+    width, inner, heads = spec.hidden_size, spec.intermediate_size, spec.heads * spec.head_dim
+    kv = spec.kv_heads * spec.head_dim
+    presents: dict[str, ir.Value] = {}
+    residual = x
+    normed = hooks.norm(
+        x, "layers.0.input_norm", take("model.layers.0.input_layernorm.weight", width)
+    )
+    for i in range(spec.layers):
+        graph.push_module(f"layers.{i}")
+        at = f"model.layers.{i}"
+        qkv = [
+            take(f"{at}.self_attn.{part}_proj.weight", rows, width)
+            for part, rows in (("q", heads), ("k", kv), ("v", kv))
+        ]
+        attended = hooks.attention(hooks.linear(normed, "qkv", np.concatenate(qkv)), i)
+        presents[f"present.{i}.key"] = attended.present_key
+        presents[f"present.{i}.value"] = attended.present_value
+        mixed = attended.output
+        if i == spec.layers - 1:  # only the last position is asked for: stop carrying the others
+            mixed, residual = (op.Gather(v, [-1], axis=1) for v in (mixed, residual))
+        mixed = hooks.linear(mixed, "o", take(f"{at}.self_attn.o_proj.weight", width, heads))
+        gain = take(f"{at}.post_attention_layernorm.weight", width)
+        normed, residual = hooks.add_norm(mixed, residual, "post_attention_norm", gain)
+        gate_up = [take(f"{at}.mlp.{part}_proj.weight", inner, width) for part in ("gate", "up")]
+        gate, up = op.Split(
+            hooks.linear(normed, "gate_up", np.concatenate(gate_up)),
+            axis=-1,
+            num_outputs=2,
+            _outputs=2,
+        )
+        hidden = op.Mul(op.Mul(gate, op.Sigmoid(gate)), up)
+        down = hooks.linear(hidden, "down", take(f"{at}.mlp.down_proj.weight", width, inner))
+        following = f"model.layers.{i + 1}.input_layernorm" if i + 1 < spec.layers else "model.norm"
+        normed, residual = hooks.add_norm(
+            down, residual, "next_norm", take(f"{following}.weight", width)
+        )
+        residual.name = residual_name(i)
+        graph.pop_module()
+    return normed, presents
+
+
+def _region_query(
+    graph: GraphBuilder, take: Take, normed: ir.Value, size: int, width: int
+) -> ir.Value:
+    """The box head's query at the last position; small, so it stays fp32 in every precision."""
+    op = graph.op
+    weight, bias = take("region_query.weight", size, width), take("region_query.bias", size)
+    query: ir.Value = op.Gemm(
+        op.Squeeze(normed, [1]),
+        graph.initializer(initializer(weight, "region_query.weight")),
+        graph.initializer(initializer(bias, "region_query.bias")),
+        transB=1,
+    )
+    return query
+
+
+def _output(graph: GraphBuilder, value: ir.Value, name: str, shape: list[int | str]) -> None:
+    value.type, value.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape(shape)
+    graph.add_output(value, name)

@@ -1,0 +1,1 @@
+"""Commands of `edge-mm` that a robot needs: ask, run, doctor, check."""

@@ -1,0 +1,56 @@
+"""`edge-mm ask IMAGE TEXT`: one question about one picture."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from edge_mm_runtime.answer import MODES, Answer
+
+
+def main(argv: list[str]) -> int:
+    """Ask and print; returns the exit code."""
+    args = _parse(argv)
+    from edge_mm_runtime.draw import draw_answer
+    from edge_mm_runtime.image import read_image, write_image
+    from edge_mm_runtime.session import Session
+
+    frame = read_image(args.image)
+    with Session(args.bundle, threads=args.threads) as session:
+        answer = session.ask(frame, args.text, mode=args.mode)
+    if args.save:
+        write_image(args.save, draw_answer(frame, answer))
+    print(json.dumps(answer.to_dict()) if args.json else describe(answer))
+    return 0
+
+
+def describe(answer: Answer) -> str:
+    """The answer for people: its text, a line for each object, the time that it took."""
+    lines = [answer.text or "(no answer)"]
+    for item in answer.objects:
+        parts = [f"  {item.label}", f"{item.confidence:.2f}"]
+        if item.box_xyxy:
+            parts.append("box " + " ".join(f"{value:.1f}" for value in item.box_xyxy))
+        if item.point_xy:
+            parts.append("point " + " ".join(f"{value:.1f}" for value in item.point_xy))
+        lines.append("  ".join(parts))
+    cut = "" if answer.finish_reason == "stop" else f", cut short ({answer.finish_reason})"
+    lines.append(f"{answer.timings_ms['total']:.0f} ms{cut}")
+    return "\n".join(lines)
+
+
+def _parse(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="edge-mm ask",
+        description="Ask one question about one picture.",
+        epilog="example: edge-mm ask table.jpg 'find the red cup' --save found.png",
+    )
+    parser.add_argument("image", type=Path, metavar="IMAGE", help="picture file")
+    parser.add_argument("text", metavar="TEXT", help="what to find, point at, tell or do")
+    parser.add_argument("--bundle", default="default", help="bundle folder (default: the shipped)")
+    parser.add_argument("--mode", choices=MODES, default="auto", help="kind of answer (auto)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--save", type=Path, metavar="P", help="write the picture with the answer")
+    parser.add_argument("--threads", type=int, help="threads (default: all cores)")
+    return parser.parse_args(argv)

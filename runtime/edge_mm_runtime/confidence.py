@@ -1,0 +1,64 @@
+"""Confidence of a located object: p(there is one) x p(it is this place), then calibrated.
+
+presence  probability of the token that opened the object among the tokens that would have denied
+          it (`<none>`, and the end of the answer for a second and further object)
+mass      probability of the place: with a region head, the softmax mass of all cells whose box
+          agrees with the chosen one (a large object covers many cells, each of small mass); with
+          location tokens, the geometric mean of their probabilities
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.floating]
+
+AGREES_IOU = 0.5
+
+
+def presence(logits: Floats, opening: int, denying: Sequence[int]) -> float:
+    """p(opening token) against the denying ones; logits [V], -inf where not allowed."""
+    return float(softmax(logits[[opening, *denying]])[0])
+
+
+def region_mass(scores: Floats, boxes: Floats) -> tuple[int, float]:
+    """Best cell of scores [P], and the mass of the cells whose box [P, 4] agrees with its box."""
+    mass = softmax(scores)
+    best = int(mass.argmax())
+    return best, min(1.0, float(mass[iou(boxes[best], boxes) >= AGREES_IOU].sum()))
+
+
+def token_mass(probabilities: Sequence[float]) -> float:
+    """Geometric mean of the probabilities of the location tokens."""
+    return float(np.exp(np.mean(np.log(np.maximum(probabilities, 1e-12)))))
+
+
+def calibrate(raw: float, temperature: float | None) -> float:
+    """Temperature scaling of a probability: sigmoid(logit(raw) / temperature); None leaves it."""
+    if temperature is None:
+        return raw
+    bounded = min(max(raw, 1e-6), 1 - 1e-6)
+    return float(1 / (1 + np.exp(-np.log(bounded / (1 - bounded)) / temperature)))
+
+
+def softmax(scores: Floats) -> npt.NDArray[np.float64]:
+    """Softmax over the last axis in float64; -inf is probability 0."""
+    wide = scores.astype(np.float64)
+    exponentials = np.exp(wide - wide.max(axis=-1, keepdims=True))
+    out: npt.NDArray[np.float64] = exponentials / exponentials.sum(axis=-1, keepdims=True)
+    return out
+
+
+def iou(box: Floats, boxes: Floats) -> npt.NDArray[np.float64]:
+    """Intersection over union of x1 y1 x2 y2 `box` [4] with `boxes` [P, 4]; 1 with itself."""
+    low = np.maximum(box[:2], boxes[:, :2])
+    high = np.minimum(box[2:], boxes[:, 2:])
+    overlap = np.prod(np.clip(high - low, 0, None), axis=1, dtype=np.float64)
+    areas = np.prod(np.clip(boxes[:, 2:] - boxes[:, :2], 0, None), axis=1, dtype=np.float64)
+    area = float(np.prod(np.clip(box[2:] - box[:2], 0, None)))
+    out: npt.NDArray[np.float64] = overlap / np.maximum(area + areas - overlap, 1e-12)
+    out[np.all(boxes == box, axis=1)] = 1.0  # also where the box is empty
+    return out

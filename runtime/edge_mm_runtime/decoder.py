@@ -1,0 +1,96 @@
+"""The decoder and its key/value cache: appends ids, gives back the logits of the last one.
+
+Knows ids only. An id >= vocab_size stands for a row of `image_embeds` (id - vocab_size). The cache
+remembers which ids it holds, so that a prompt which begins like the last one prefills only what is
+new: a second question about the same frame costs its own words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_mm_runtime.bundle import DecoderGeometry
+from edge_mm_runtime.errors import BundleError
+from edge_mm_runtime.runner import OnnxRunner, Runner
+
+
+class Position(NamedTuple):
+    """What the decoder says after the last id."""
+
+    logits: npt.NDArray[np.float32]  # [V]
+    region_query: npt.NDArray[np.float32] | None  # [K], with a region head only
+
+
+class Decoder:
+    """A runner of a decoder graph, and what its cache holds."""
+
+    def __init__(self, runner: Runner, geometry: DecoderGeometry) -> None:
+        self.geometry = geometry
+        self._runner = runner
+        self._ids: list[int] = []
+        self._image_embeds = np.zeros((0, geometry.hidden_size), np.float32)
+
+    @property
+    def room(self) -> int:
+        """How many more ids the cache takes."""
+        return self.geometry.context - len(self._ids)
+
+    def set_image(self, image_embeds: npt.NDArray[np.float32]) -> None:
+        """Look at another picture, image_embeds [T, D]: the cache forgets from its place on."""
+        self._image_embeds = image_embeds
+        for index, token in enumerate(self._ids):
+            if token >= self.geometry.vocab_size:
+                del self._ids[index:]
+                break
+
+    def prefill(self, prompt: Sequence[int]) -> Position:
+        """Start over with a prompt; the part that the cache holds already is not computed again."""
+        shared = 0
+        most = min(len(self._ids), len(prompt) - 1)  # the last id is needed for its logits
+        while shared < most and self._ids[shared] == prompt[shared]:
+            shared += 1
+        del self._ids[shared:]
+        return self.extend(prompt[shared:])
+
+    def extend(self, ids: Sequence[int]) -> Position:
+        """Append ids in one pass. The caller keeps to `room`."""
+        if not 0 < len(ids) <= self.room:
+            raise ValueError(f"cannot append {len(ids)} ids where {self.room} fit")
+        total = len(self._ids) + len(ids)
+        outputs = self._runner.run(
+            {
+                "input_ids": np.array([ids], np.int64),
+                "image_embeds": self._image_embeds,
+                "seqlens_k": np.array([total - 1], np.int32),
+                "total_sequence_length": np.array([total], np.int32),
+            }
+        )
+        self._ids += ids
+        query = outputs.get("region_query")
+        return Position(outputs["logits"][0], None if query is None else query[0])
+
+
+def open_decoder(path: Path, geometry: DecoderGeometry, threads: int | None) -> OnnxRunner:
+    """The decoder graph of target cpu with one shared buffer for each cache tensor."""
+    shape = (1, geometry.kv_heads, geometry.context, geometry.head_dim)
+    runner = OnnxRunner(
+        path,
+        threads,
+        state={
+            f"past_key_values.{layer}.{part}": (f"present.{layer}.{part}", shape)
+            for layer in range(geometry.layers)
+            for part in ("key", "value")
+        },
+    )
+    expected = {"input_ids", "image_embeds", "seqlens_k", "total_sequence_length"}
+    if runner.inputs.keys() != expected or "logits" not in runner.outputs:
+        raise BundleError(
+            f"{path} takes {sorted(runner.inputs)} and gives {sorted(runner.outputs)}, "
+            f"a decoder takes {sorted(expected)} and gives logits: export it again"
+        )
+    return runner

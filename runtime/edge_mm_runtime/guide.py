@@ -1,0 +1,109 @@
+"""Chooses ids greedily, decides whether a thing is there, and points at its place.
+
+The guide of one answer: generate() asks it for each id, and after `<box>` or `<point>`, when the
+bundle has a region head, for the place. It keeps the probabilities that the confidence is made of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_mm_runtime import confidence
+from edge_mm_runtime.bundle import Grounding
+from edge_mm_runtime.decoder import Position
+from edge_mm_runtime.grounding import quantise
+from edge_mm_runtime.vocabulary import Vocabulary
+
+
+class Regions(NamedTuple):
+    """What the vision graph says about the places of one frame, in unit coordinates."""
+
+    keys: npt.NDArray[np.float32]  # [P, K]
+    boxes: npt.NDArray[np.float32]  # [P, 6]: x1 y1 x2 y2, point x y
+
+
+class Evidence(NamedTuple):
+    """What is known about one located thing beside its text."""
+
+    confidence: float
+    place: npt.NDArray[np.float32] | None  # [6] as in Regions.boxes; None without a region head
+
+
+class GroundingGuide:
+    """A generate.Guide for one answer about one frame."""
+
+    def __init__(
+        self, vocabulary: Vocabulary, grounding: Grounding, regions: Regions | None
+    ) -> None:
+        self._vocabulary = vocabulary
+        self._grounding = grounding
+        self._regions = regions
+        self._locations = {token: index for index, token in enumerate(vocabulary.locations)}
+        self._not_none = 1.0  # 1 - p(<none>) at the start of the answer
+        self._presence: dict[int, float] = {}  # by index of <ref> in the answer
+        self._location: dict[int, float] = {}  # by index of a location that the model spoke
+        self._places: list[tuple[npt.NDArray[np.float32], float]] = []  # place and its mass
+
+    def choose(self, logits: npt.NDArray[np.float32], index: int) -> int:
+        """The likeliest id; between `<ref>` and `<none>` the bundle's threshold decides."""
+        v = self._vocabulary
+        token = int(logits.argmax())
+        threshold = self._grounding.existence_threshold
+        if index == 0:
+            self._not_none = 1.0 - float(confidence.softmax(logits)[v.none])
+            if threshold is not None and token in (v.ref, v.none) and np.isfinite(logits[v.ref]):
+                there = confidence.presence(logits, v.ref, [v.none]) >= threshold
+                token = v.ref if there else v.none
+        if token == v.ref:
+            self._presence[index] = confidence.presence(logits, v.ref, [v.none, *v.stop])
+        elif token in self._locations:
+            self._location[index] = float(confidence.softmax(logits)[token])
+        return token
+
+    def points_after(self, token: int) -> bool:
+        """Whether the region head says what follows this id."""
+        return self._regions is not None and token in (self._vocabulary.box, self._vocabulary.point)
+
+    def point(self, token: int, position: Position) -> list[int]:
+        """The location ids of the pointed place and the closing tag."""
+        v = self._vocabulary
+        if self._regions is None or position.region_query is None:
+            raise ValueError("there is no region head to point with")
+        scores = self._regions.keys @ position.region_query
+        best, mass = confidence.region_mass(scores, self._regions.boxes[:, :4])
+        place = tidy(self._regions.boxes[best])
+        self._places.append((place, mass))
+        spoken, closing = (place[:4], v.end_box) if token == v.box else (place[4:], v.end_point)
+        bins = self._grounding.bins
+        return [*(v.locations[quantise(float(value), bins)] for value in spoken), closing]
+
+    def evidence(self, ids: Sequence[int]) -> list[Evidence]:
+        """One for each complete place of the answer `ids`, in order."""
+        v = self._vocabulary
+        scaling = self._grounding.confidence
+        temperature = None if scaling is None else scaling.temperature
+        out: list[Evidence] = []
+        there = 1.0
+        for index, token in enumerate(ids):
+            if token == v.ref:
+                # In steps <ref> has no alternative; what was decided at the start counts.
+                there = self._presence.get(index, self._not_none)
+            elif token in (v.end_box, v.end_point):
+                place, mass = None, 0.0
+                if self._regions is not None:
+                    place, mass = self._places[len(out)]
+                else:
+                    first = index - (4 if token == v.end_box else 2)
+                    mass = confidence.token_mass([self._location[i] for i in range(first, index)])
+                out.append(Evidence(confidence.calibrate(there * mass, temperature), place))
+        return out
+
+
+def tidy(place: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """A row of region_boxes inside the picture, its corners in order."""
+    x1, y1, x2, y2, x, y = np.clip(place, 0.0, 1.0)
+    return np.array([min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2), x, y], np.float32)

@@ -1,0 +1,154 @@
+"""Runners: one graph, `dict[str, ndarray]` in and out.
+
+A runner is a context manager that checks names, dtypes and shapes of what it is given. Tensors
+that stay on the device between calls (the key/value cache) are its `state`: each is one buffer,
+bound once as an input and as an output, and never copied.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_mm_runtime.errors import BundleError
+from edge_mm_runtime.extras import require
+
+Array = npt.NDArray[Any]
+Arrays = dict[str, Array]
+
+_DTYPES: dict[str, type[np.generic]] = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(int64)": np.int64,
+    "tensor(int32)": np.int32,
+}
+
+
+class TensorSpec(NamedTuple):
+    """A graph input or output; a dimension is None where the graph leaves it open."""
+
+    dtype: type[np.generic]
+    shape: tuple[int | None, ...]
+
+    def __str__(self) -> str:
+        return f"{self.dtype.__name__}{['?' if n is None else n for n in self.shape]}"
+
+    def accepts(self, array: Array) -> bool:
+        """Whether an array has this dtype and a shape that fits."""
+        return (
+            array.dtype == self.dtype
+            and array.ndim == len(self.shape)
+            and all(n is None or n == m for n, m in zip(self.shape, array.shape, strict=True))
+        )
+
+
+class Runner(Protocol):
+    """What a Session needs of an engine."""
+
+    inputs: dict[str, TensorSpec]  # without the state
+    outputs: dict[str, TensorSpec]
+
+    def run(self, inputs: Mapping[str, Array]) -> Arrays:
+        """Run the graph once; the outputs are the caller's own."""
+
+    def close(self) -> None:
+        """Give the engine's memory back."""
+
+
+class OnnxRunner:
+    """A graph on ONNX Runtime's CPU provider.
+
+    state maps an input to the output that updates it and the buffer's shape, e.g.
+    {"past_key_values.0.key": ("present.0.key", (1, 2, 256, 64))}; buffers start as zeros.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        threads: int | None = None,
+        state: Mapping[str, tuple[str, tuple[int, ...]]] | None = None,
+    ) -> None:
+        ort = require("onnxruntime", "cpu")
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads or available_cores()
+        options.log_severity_level = 3
+        try:
+            session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's own classes share no base of theirs
+            reason = str(error).strip().splitlines()[0]
+            raise BundleError(f"onnxruntime {ort.__version__} refuses {path}: {reason}") from None
+        self.path = path
+        self._session: Any = session
+        self._binding: Any = session.io_binding()
+        self._state: list[Any] = []  # keeps the buffers alive
+        every_input = {node.name: _spec(node) for node in session.get_inputs()}
+        every_output = {node.name: _spec(node) for node in session.get_outputs()}
+        for name, (updated, shape) in (state or {}).items():
+            if name not in every_input or updated not in every_output:
+                raise BundleError(f"{path} has no state {name} -> {updated}: export it again")
+            buffer = ort.OrtValue.ortvalue_from_numpy(np.zeros(shape, every_input[name].dtype))
+            self._binding.bind_ortvalue_input(name, buffer)
+            self._binding.bind_ortvalue_output(updated, buffer)
+            self._state.append(buffer)
+        updated_names = {updated for updated, _ in (state or {}).values()}
+        self.inputs = {k: v for k, v in every_input.items() if k not in (state or {})}
+        self.outputs = {k: v for k, v in every_output.items() if k not in updated_names}
+        for name in self.outputs:
+            self._binding.bind_output(name, "cpu")
+
+    def run(self, inputs: Mapping[str, Array]) -> Arrays:
+        """Run the graph once; the outputs are the caller's own."""
+        self._check(inputs)
+        for name, array in inputs.items():
+            self._binding.bind_cpu_input(name, np.ascontiguousarray(array))
+        self._session.run_with_iobinding(self._binding)
+        # Values come in bind order, so those of the state come first.
+        values = self._binding.get_outputs()[len(self._state) :]
+        return {
+            name: np.array(value.numpy()) for name, value in zip(self.outputs, values, strict=True)
+        }
+
+    def close(self) -> None:
+        """Give the engine's memory back."""
+        self._binding = self._session = None
+        self._state = []
+
+    def __enter__(self) -> OnnxRunner:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _check(self, inputs: Mapping[str, Array]) -> None:
+        if self._session is None:
+            raise ValueError(f"the runner of {self.path.name} is closed")
+        if inputs.keys() != self.inputs.keys():
+            raise ValueError(
+                f"{self.path.name} takes {sorted(self.inputs)}, it was given {sorted(inputs)}"
+            )
+        for name, spec in self.inputs.items():
+            if not spec.accepts(inputs[name]):
+                given = inputs[name]
+                raise ValueError(
+                    f"{self.path.name}: input {name} is {spec}, "
+                    f"it was given {given.dtype}{list(given.shape)}"
+                )
+
+
+def available_cores() -> int:
+    """Cores that this process may use (containers and taskset grant fewer than the machine has)."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _spec(node: Any) -> TensorSpec:
+    if node.type not in _DTYPES:
+        raise BundleError(f"tensor {node.name} has type {node.type}, which no graph of ours uses")
+    shape = tuple(size if isinstance(size, int) else None for size in node.shape)
+    return TensorSpec(_DTYPES[node.type], shape)

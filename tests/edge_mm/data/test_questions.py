@@ -1,0 +1,99 @@
+"""Questions have one right answer, and it is the one that is given."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from edge_mm.data import refer
+from edge_mm.data.questions import MAKERS, ask
+from edge_mm.data.refer import Noun, expression, holds, relation
+from edge_mm.data.scenes import Seen
+from edge_mm.data.templates import HELD_OUT, SENTENCES, sentence
+from edge_mm.words import COLORS
+from edge_mm_runtime.grounding import parse
+from tests.edge_mm.conftest import imagined_view
+
+
+def item(number: int, kind: str, color: str, x: float, y: float = 0.5, size: float = 0.1) -> Seen:
+    return Seen(number, kind, color, (x, y, x + 0.1, y + 0.1), (x + 0.05, y + 0.05),
+                (x + 0.05, y + 0.1), 1.0, size, None)
+
+
+def test_answers_can_be_read_and_show_what_they_say(view_rng: random.Random) -> None:
+    seen_types = set()
+    for _ in range(300):
+        view = imagined_view(view_rng)
+        question = ask(view, view_rng)
+        if question is None:
+            continue
+        seen_types.add(question.type)
+        answer = parse(question.answer)
+        assert not answer.malformed
+        assert len(answer.objects) == len(question.objects)
+        by_id = {seen.id: seen for seen in view}
+        for region, number in zip(answer.objects, question.objects, strict=True):
+            assert region.label == by_id[number].label
+            if region.box:
+                error = max(abs(a - b) for a, b in zip(region.box, by_id[number].box, strict=True))
+                assert error <= 0.5 / 128 + 1e-9 or max(by_id[number].box) > 1
+        assert (question.type == "absent") == (answer.found is False)
+    assert len(seen_types) >= 10
+
+
+def test_absent_things_are_absent(view_rng: random.Random) -> None:
+    for _ in range(200):
+        view = imagined_view(view_rng)
+        question = ask(view, view_rng, kinds=["exist"])
+        words = question.text.lower() if question else ""
+        for color in COLORS:
+            for seen in view:
+                if question and question.answer == "no":
+                    assert f"{color} {seen.kind}" not in words or seen.color != color
+
+
+def test_expressions_by_hand() -> None:
+    view = [item(1, "cup", "red", 0.1), item(2, "cup", "blue", 0.4), item(3, "cup", "red", 0.8)]
+    said = {expression(view[0], view, random.Random(seed)) for seed in range(200)}
+    plain = {words for words in said if words}
+    assert any("leftmost" in words for words in plain)
+    assert "red cup" not in plain and "cup" not in plain  # two red cups
+    assert "blue cup" in {expression(view[1], view, random.Random(s)) for s in range(200)}
+    middle = {expression(view[1], view, random.Random(s)) for s in range(400)}
+    assert any(words and ("second" in words or "middle" in words) for words in middle)
+
+
+def test_relations_by_hand() -> None:
+    left, right, near = item(1, "cup", "red", 0.1), item(2, "bowl", "red", 0.7), item(
+        3, "box", "red", 0.12, 0.85)
+    assert relation(left, right) == "left of" and relation(right, left) == "right of"
+    assert relation(near, left) == "in front of" and relation(left, near) == "behind"
+    assert holds(left, "left of", right) is True and holds(left, "right of", right) is False
+    assert holds(near, "left of", left) is None  # too close to call
+
+
+def test_a_cup_may_be_a_mug_but_a_mug_no_cup() -> None:
+    assert Noun("cup").matches(item(1, "mug", "red", 0.1))
+    assert not Noun("mug").matches(item(1, "cup", "red", 0.1))
+
+
+def test_nothing_is_asked_about_what_is_hardly_visible() -> None:
+    hidden = Seen(1, "cup", "red", (0, 0, 0.1, 0.1), (0, 0), (0, 0), 0.2, 0.1, None)
+    assert refer.unclear(Noun("cup"), [hidden])
+    for seed in range(50):
+        question = ask([hidden], random.Random(seed), kinds=["locate", "color", "point"])
+        assert question is None or "cup" not in question.text
+
+
+@pytest.mark.parametrize("name", sorted(SENTENCES))
+def test_held_out_sentences_are_never_trained_on(name: str) -> None:
+    trained = {sentence(name, random.Random(s), False) for s in range(400)}
+    held_out = {sentence(name, random.Random(s), True) for s in range(400)}
+    assert not trained & held_out and len(held_out) == HELD_OUT
+
+
+def test_every_type_can_be_asked() -> None:
+    rng = random.Random(0)
+    for name in MAKERS:
+        assert any(ask(imagined_view(rng), rng, kinds=[name]) for _ in range(200)), name

@@ -1,0 +1,68 @@
+"""The vision graph against torch: fp32 exactly, fp16 storage closely."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime
+import pytest
+import torch
+
+from edge_mm.model.edge_mm import EdgeMM
+from edge_mm_export.vision import OUTPUTS, halved, trace_vision
+
+
+@pytest.fixture(scope="module")
+def pixel_values() -> torch.Tensor:
+    return torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+
+
+@torch.no_grad()
+def test_fp32_equals_torch(
+    traced: ir.Model, edge_mm: EdgeMM, pixel_values: torch.Tensor, tmp_path: Path
+) -> None:
+    found = run(traced, pixel_values, tmp_path)
+    assert tuple(found) == OUTPUTS
+    for expected, value in zip(edge_mm.vision_graph()(pixel_values), found.values(), strict=True):
+        np.testing.assert_allclose(value, expected.numpy(), atol=1e-4, rtol=1e-4)
+
+
+def test_fp16_storage_is_half_the_size_and_close(
+    traced: ir.Model, pixel_values: torch.Tensor, tmp_path: Path
+) -> None:
+    exact = run(traced, pixel_values, tmp_path)
+    size = (tmp_path / "vision.onnx").stat().st_size
+    stored = run(halved(traced), pixel_values, tmp_path)
+    assert (tmp_path / "vision.onnx").stat().st_size < 0.55 * size
+    for name, value in exact.items():
+        error = np.abs(stored[name] - value).max()
+        assert 0 < error < 0.01 * np.abs(value).max()
+
+
+def test_large_weights_stay_fp32() -> None:
+    weight = np.full((64, 64), 1e5, np.float32)
+    value = ir.val("w", const_value=ir.tensor(weight, name="w"))
+    x = ir.val("x", ir.DataType.FLOAT, [1, 64])
+    node = ir.node("MatMul", [x, value])
+    graph = ir.Graph([x], node.outputs, nodes=[node], initializers=[value], opset_imports={"": 23})
+    assert [n.op_type for n in halved(ir.Model(graph, ir_version=10)).graph] == ["MatMul"]
+
+
+def test_without_a_box_head_only_the_embeds_are_traced(
+    edge_mm: EdgeMM, pixel_values: torch.Tensor, tmp_path: Path
+) -> None:
+    traced = trace_vision(edge_mm.vision_graph(), width=64, height=64, box_head=False)
+    found = run(traced, pixel_values, tmp_path)
+    assert list(found) == ["image_embeds"]
+    assert not any("regions" in name for name in traced.graph.initializers)
+
+
+def run(model: ir.Model, pixel_values: torch.Tensor, folder: Path) -> dict[str, Any]:
+    ir.save(model, folder / "vision.onnx")
+    session = onnxruntime.InferenceSession(folder / "vision.onnx")
+    names = [output.name for output in session.get_outputs()]
+    values = session.run(None, {"pixel_values": pixel_values.numpy()})
+    return dict(zip(names, values, strict=True))

@@ -1,0 +1,68 @@
+"""`edge-mm run` over pictures and videos."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from edge_mm_runtime.commands import run
+from edge_mm_runtime.errors import SourceError, UsageError
+from edge_mm_runtime.image import write_image
+
+Spoken = Callable[..., Path]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three pictures, one of another size."""
+    out = tmp_path / "pictures"
+    out.mkdir()
+    for index, shape in enumerate([(48, 64, 3), (48, 64, 3), (30, 90, 3)]):
+        write_image(out / f"{index}.png", np.full(shape, 80, np.uint8))
+    return out
+
+
+def test_every_picture_is_answered_logged_and_filmed(
+    spoken_bundle: Spoken, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log, film = tmp_path / "log.jsonl", tmp_path / "film.avi"
+    bundle = str(spoken_bundle("<ref>red cup</ref><box>"))
+    options = ["--bundle", bundle, "--jsonl", str(log), "--save", str(film)]
+    assert run.main(["find the red cup", "--source", str(folder), *options]) == 0
+    records = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [record["frame_id"] for record in records] == ["0.png", "1.png", "2.png"]
+    assert all(record["text"] == "red cup" and record["age_s"] >= 0 for record in records)
+    video = cv2.VideoCapture(str(film))
+    sizes = [frame.shape for done, frame in (video.read() for _ in range(4)) if done]
+    assert sizes == [(48, 64, 3)] * 3
+    shown = capsys.readouterr()
+    assert shown.out.splitlines()[0].startswith("0.png  red cup [")
+    assert "3 frames in" in shown.err
+
+
+def test_it_stops_after_max_frames(
+    spoken_bundle: Spoken, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = str(spoken_bundle("yes"))
+    run.main(["is it?", "--source", str(folder), "--bundle", bundle, "--max-frames", "2"])
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_bad_input(spoken_bundle: Spoken, folder: Path, tmp_path: Path) -> None:
+    bundle = ["--bundle", str(spoken_bundle("yes"))]
+    with pytest.raises(UsageError, match="the text is empty"):
+        run.main(["", "--source", "97", *bundle])
+    with pytest.raises(SourceError, match="cannot open camera 97"):
+        run.main(["cup", "--source", "97", *bundle])
+    nowhere = tmp_path / "no"
+    with pytest.raises(UsageError, match=r"cannot write .*log.jsonl"):
+        run.main(["cup", "--source", str(folder), *bundle, "--jsonl", str(nowhere / "log.jsonl")])
+    with pytest.raises(UsageError, match=r"cannot write .*film.mp4"):
+        run.main(["cup", "--source", str(folder), *bundle, "--save", str(nowhere / "film.mp4")])
+    with pytest.raises(SystemExit):
+        run.main(["cup", "--source", str(folder), *bundle, "--max-frames", "0"])

@@ -1,0 +1,114 @@
+"""Bundles: what is written is read; damage, other schemas and escapes are named."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_mm_runtime import bundle as bundle_module
+from edge_mm_runtime.bundle import load_bundle, write_manifest
+from edge_mm_runtime.errors import BundleError
+
+
+@pytest.fixture
+def folder(tiny_bundle: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny bundle, to be damaged."""
+    return Path(shutil.copytree(tiny_bundle, tmp_path / "copy"))
+
+
+def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    path = folder / "bundle.json"
+    manifest = json.loads(path.read_text())
+    change(manifest)
+    path.write_text(json.dumps(manifest))
+
+
+def test_what_is_written_is_read(folder: Path) -> None:
+    first = load_bundle(folder)
+    assert {entry.path for entry in first.manifest.files} == {
+        "decoder.cpu.onnx",
+        "tokenizer.json",
+        "vision.cpu.onnx",
+    }
+    (folder / "engines").mkdir()
+    (folder / "engines" / "x.engine").write_bytes(b"built here")
+    (folder / "LICENSE").write_text("Apache-2.0")
+    written = write_manifest(folder, first.manifest)
+    assert load_bundle(folder).manifest == written
+    added = {entry.path for entry in written.files} - {entry.path for entry in first.manifest.files}
+    assert added == {"LICENSE"}
+    assert not list(folder.glob(".*"))
+
+
+def test_a_wrong_hash_is_named(folder: Path) -> None:
+    path = folder / "decoder.cpu.onnx"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(BundleError, match=r"decoder.cpu.onnx has a wrong hash: copy or export"):
+        load_bundle(folder)
+    load_bundle(folder, verify="size")  # the fast mode does not see it
+
+
+def test_a_cut_or_missing_file_is_named(folder: Path) -> None:
+    path = folder / "tokenizer.json"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(BundleError, match=r"tokenizer.json has 100 bytes instead of \d+"):
+        load_bundle(folder, verify="size")
+    path.unlink()
+    with pytest.raises(BundleError, match=r"tokenizer.json is missing"):
+        load_bundle(folder, verify="size")
+
+
+def test_another_schema_names_both(folder: Path) -> None:
+    edit(folder, lambda manifest: manifest.update(schema=2, files="moved elsewhere"))
+    with pytest.raises(BundleError, match=r"schema 2, this edge-mm reads schema 1: update edge-mm"):
+        load_bundle(folder)
+    edit(folder, lambda manifest: manifest.update(schema=0))
+    with pytest.raises(BundleError, match="export the checkpoint again"):
+        load_bundle(folder)
+
+
+@pytest.mark.parametrize("path", ["../secret", "/etc/passwd", "link"])
+def test_files_outside_are_refused(folder: Path, path: str) -> None:
+    (folder.parent / "secret").write_text("x")
+    (folder / "link").symlink_to(folder.parent / "secret")
+    edit(folder, lambda manifest: manifest["files"][0].update(path=path))
+    with pytest.raises(BundleError, match="names a file outside the bundle"):
+        load_bundle(folder)
+
+
+def test_a_graph_that_is_not_listed_is_refused(folder: Path) -> None:
+    edit(folder, lambda manifest: manifest["graphs"]["cpu"].update(vision="../vision.onnx"))
+    loaded = load_bundle(folder)
+    with pytest.raises(BundleError, match=r"\.\./vision.onnx is not in its file table"):
+        loaded.path(loaded.graphs("cpu").vision)
+    with pytest.raises(BundleError, match="no graphs for target 'cuda', it has: cpu"):
+        loaded.graphs("cuda")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"schema": 1}', '{"schema": "1"}'])
+def test_a_damaged_manifest_is_named(folder: Path, text: str) -> None:
+    (folder / "bundle.json").write_text(text)
+    with pytest.raises(BundleError, match=r"bundle.json is damaged"):
+        load_bundle(folder)
+
+
+def test_a_folder_that_cannot_be_written_is_named(folder: Path) -> None:
+    manifest = load_bundle(folder).manifest
+    (folder / ".bundle.json.tmp").mkdir()  # root may write anywhere, but not into this
+    with pytest.raises(BundleError, match=r"cannot write .*bundle.json: "):
+        write_manifest(folder, manifest)
+
+
+def test_an_unknown_bundle_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(BundleError, match=r"no bundle at .*nowhere: give a folder"):
+        load_bundle(tmp_path / "nowhere")
+    monkeypatch.setattr(bundle_module, "DEFAULT_FOLDER", tmp_path)
+    with pytest.raises(BundleError, match="the shipped bundle is missing"):
+        load_bundle("default")

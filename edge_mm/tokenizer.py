@@ -21,18 +21,26 @@ def learn_tokenizer(vocab_size: int, bins: int, seed: int = 0) -> Tokenizer:
     """A tokenizer of exactly `vocab_size` tokens, learned from 20,000 imagined views."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Digits(individual_digits=True),
-        pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
     tokenizer.decoder = decoders.ByteLevel()
     specials = [*SPECIAL_TOKENS, *location_tokens(bins)]
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size, special_tokens=specials, show_progress=False, min_frequency=1,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+        vocab_size=vocab_size,
+        special_tokens=specials,
+        show_progress=False,
+        min_frequency=1,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )
     tokenizer.train_from_iterator(_corpus(seed), trainer)
     if tokenizer.get_vocab_size() != vocab_size:
-        raise ValueError(f"the corpus gives {tokenizer.get_vocab_size()} tokens, "
-                         f"{vocab_size} were asked for")
+        raise ValueError(
+            f"the corpus gives {tokenizer.get_vocab_size()} tokens, {vocab_size} were asked for"
+        )
     return tokenizer
 
 
@@ -58,5 +66,14 @@ def _imagined(number: int, rng: random.Random) -> Seen:
     x, y, width, height = (rng.uniform(0, 0.8) for _ in range(4))
     box = (x, y, min(1.0, x + width), min(1.0, y + height))
     centre = ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
-    return Seen(number, rng.choice(KINDS), rng.choice(COLORS), box, centre, centre, 1.0,
-                rng.uniform(0.03, 0.3), None)
+    return Seen(
+        number,
+        rng.choice(KINDS),
+        rng.choice(COLORS),
+        box,
+        centre,
+        centre,
+        1.0,
+        rng.uniform(0.03, 0.3),
+        None,
+    )

@@ -5,10 +5,39 @@ One table for the renderer's labels, the questions, the alignment targets and th
 
 from __future__ import annotations
 
-COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white",
-          "gray")
-KINDS = ("cup", "mug", "bowl", "plate", "bottle", "can", "carton", "box", "ball", "apple",
-         "banana", "pear", "lemon", "hammer", "screwdriver", "wrench", "spoon", "marker")
+COLORS = (
+    "red",
+    "orange",
+    "yellow",
+    "green",
+    "blue",
+    "purple",
+    "pink",
+    "brown",
+    "black",
+    "white",
+    "gray",
+)
+KINDS = (
+    "cup",
+    "mug",
+    "bowl",
+    "plate",
+    "bottle",
+    "can",
+    "carton",
+    "box",
+    "ball",
+    "apple",
+    "banana",
+    "pear",
+    "lemon",
+    "hammer",
+    "screwdriver",
+    "wrench",
+    "spoon",
+    "marker",
+)
 
 # A word that a person may use -> the kinds that it covers.
 MEANINGS: dict[str, tuple[str, ...]] = {
@@ -35,8 +64,14 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "gray": ("grey",),
     "purple": ("violet",),
 }
-PLURALS = {"box": "boxes", "fruit": "fruits", "dish": "dishes", "wrench": "wrenches",
-           "piece of fruit": "pieces of fruit", "cardboard box": "cardboard boxes"}
+PLURALS = {
+    "box": "boxes",
+    "fruit": "fruits",
+    "dish": "dishes",
+    "wrench": "wrenches",
+    "piece of fruit": "pieces of fruit",
+    "cardboard box": "cardboard boxes",
+}
 
 
 def plural(word: str) -> str:

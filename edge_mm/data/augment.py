@@ -17,8 +17,9 @@ MIN_VISIBLE = 0.15  # objects that a crop leaves less of are no longer labelled
 MIN_PIXELS = 40
 
 
-def crop_and_flip(frame: np.ndarray, segmentation: np.ndarray, objects: list[Seen],
-                  rng: random.Random) -> tuple[np.ndarray, np.ndarray, list[Seen]]:
+def crop_and_flip(
+    frame: np.ndarray, segmentation: np.ndarray, objects: list[Seen], rng: random.Random
+) -> tuple[np.ndarray, np.ndarray, list[Seen]]:
     """frame [H,W,3], segmentation [H,W] of ids -> the same for a random window, maybe mirrored."""
     height, width = segmentation.shape
     if rng.random() < 0.75:
@@ -32,26 +33,41 @@ def crop_and_flip(frame: np.ndarray, segmentation: np.ndarray, objects: list[See
             y = min(max(y, int(cy * height) - h + 8), max(int(cy * height) - 8, 0))
             x, y = min(max(x, 0), width - w), min(max(y, 0), height - h)
         before = np.bincount(segmentation.ravel(), minlength=256)
-        frame, segmentation = frame[y:y + h, x:x + w], segmentation[y:y + h, x:x + w]
+        frame, segmentation = frame[y : y + h, x : x + w], segmentation[y : y + h, x : x + w]
         after = np.bincount(segmentation.ravel(), minlength=256)
-        objects = [_cropped(item, segmentation, after[item.id] / max(before[item.id], 1),
-                            (x, y, w, h), (width, height)) for item in objects
-                   if after[item.id] >= MIN_PIXELS
-                   and item.visible * after[item.id] / max(before[item.id], 1) >= MIN_VISIBLE]
+        objects = [
+            _cropped(
+                item,
+                segmentation,
+                after[item.id] / max(before[item.id], 1),
+                (x, y, w, h),
+                (width, height),
+            )
+            for item in objects
+            if after[item.id] >= MIN_PIXELS
+            and item.visible * after[item.id] / max(before[item.id], 1) >= MIN_VISIBLE
+        ]
     if rng.random() < 0.5:
         frame, segmentation = frame[:, ::-1], segmentation[:, ::-1]
         objects = [_mirrored(item) for item in objects]
     return np.ascontiguousarray(frame), np.ascontiguousarray(segmentation), objects
 
 
-def _cropped(item: Seen, segmentation: np.ndarray, kept: float, window: tuple[int, int, int, int],
-             size: tuple[int, int]) -> Seen:
+def _cropped(
+    item: Seen,
+    segmentation: np.ndarray,
+    kept: float,
+    window: tuple[int, int, int, int],
+    size: tuple[int, int],
+) -> Seen:
     x, y, w, h = window
     width, height = size
 
     def move(values: tuple[float, ...]) -> tuple[float, ...]:
-        return tuple(((v * width - x) / w) if i % 2 == 0 else ((v * height - y) / h)
-                     for i, v in enumerate(values))
+        return tuple(
+            ((v * width - x) / w) if i % 2 == 0 else ((v * height - y) / h)
+            for i, v in enumerate(values)
+        )
 
     box, point = move(item.box), move(item.point)
     if kept < 1.0:
@@ -67,8 +83,12 @@ def _cropped(item: Seen, segmentation: np.ndarray, kept: float, window: tuple[in
 
 def _mirrored(item: Seen) -> Seen:
     x1, y1, x2, y2 = item.box
-    return replace(item, box=(1 - x2, y1, 1 - x1, y2), point=(1 - item.point[0], item.point[1]),
-                   base=(1 - item.base[0], item.base[1]))
+    return replace(
+        item,
+        box=(1 - x2, y1, 1 - x1, y2),
+        point=(1 - item.point[0], item.point[1]),
+        base=(1 - item.base[0], item.base[1]),
+    )
 
 
 def relight(frame: np.ndarray, rng: random.Random) -> np.ndarray:
@@ -91,6 +111,7 @@ def relight(frame: np.ndarray, rng: random.Random) -> np.ndarray:
         frame = np.clip(frame + grain, 0, 255).astype(np.uint8)
     if rng.random() < 0.15:
         quality = rng.randint(30, 90)
-        frame = cv2.imdecode(cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, quality])[1],
-                             cv2.IMREAD_COLOR)
+        frame = cv2.imdecode(
+            cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR
+        )
     return frame

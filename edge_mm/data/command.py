@@ -15,9 +15,12 @@ def main(argv: list[str]) -> int:
     make.add_argument("world", choices=["tabletop"], help="which world")
     make.add_argument("--count", type=int, required=True, help="pictures")
     make.add_argument("--seed", type=int, default=1)
-    make.add_argument("--split", default="train",
-                      choices=["train", "val", "meshes", "combos", "looks"],
-                      help="which part of the world: what was held out from train (default: train)")
+    make.add_argument(
+        "--split",
+        default="train",
+        choices=["train", "val", "meshes", "combos", "looks"],
+        help="which part of the world: what was held out from train (default: train)",
+    )
     make.add_argument("--out", type=Path, required=True, help="folder; taken up where it stopped")
     make.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
     make.add_argument("--depth", action="store_true", help="write depth pictures too")
@@ -28,6 +31,14 @@ def main(argv: list[str]) -> int:
     require("mujoco", "data")
     from edge_mm.data.tabletop.write import make_dataset
 
-    print(make_dataset(arguments.out, arguments.count, arguments.seed, arguments.split,
-                       arguments.workers, arguments.depth))
+    print(
+        make_dataset(
+            arguments.out,
+            arguments.count,
+            arguments.seed,
+            arguments.split,
+            arguments.workers,
+            arguments.depth,
+        )
+    )
     return 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from edge_mm.data.scenes import Seen
 from edge_mm.words import MEANINGS, SYNONYMS
@@ -52,8 +53,10 @@ def unclear(noun: Noun, view: Sequence[Seen]) -> bool:
 
 def nouns_for(item: Seen) -> list[Noun]:
     """All that an object may be called, the most telling first."""
-    words = [item.kind, *(word for word, kinds in MEANINGS.items()
-                          if item.kind in kinds and word != item.kind)]
+    words = [
+        item.kind,
+        *(word for word, kinds in MEANINGS.items() if item.kind in kinds and word != item.kind),
+    ]
     colored = [Noun(word, item.color) for word in words] if item.color else []
     return colored + [Noun(word) for word in words if word != "object"]
 
@@ -77,8 +80,9 @@ def holds(a: Seen, name: str, b: Seen) -> bool | None:
         return True if name in ("in", "on") else None
     if name in ("in", "on"):
         return False
-    axis, sign = {"left of": (0, -1), "right of": (0, 1),
-                  "in front of": (1, 1), "behind": (1, -1)}[name]
+    axis, sign = {"left of": (0, -1), "right of": (0, 1), "in front of": (1, 1), "behind": (1, -1)}[
+        name
+    ]
     distance = sign * (a.centre[0] - b.centre[0] if axis == 0 else a.base[1] - b.base[1])
     reach = (a.box[2] - a.box[0] + b.box[2] - b.box[0]) / 4 if axis == 0 else 0.0
     clear = max(MARGIN, reach)
@@ -97,8 +101,9 @@ def expression(target: Seen, view: Sequence[Seen], rng: random.Random) -> str | 
 
 
 def _by_noun(target: Seen, view: Sequence[Seen], rng: random.Random) -> str | None:
-    unique = [noun for noun in nouns_for(target)
-              if not unclear(noun, view) and len(find(noun, view)) == 1]
+    unique = [
+        noun for noun in nouns_for(target) if not unclear(noun, view) and len(find(noun, view)) == 1
+    ]
     if not unique:
         return None
     return rng.choice(unique[:1] * 2 + unique).say(rng)
@@ -137,7 +142,7 @@ def _by_order(target: Seen, view: Sequence[Seen], rng: random.Random) -> str | N
     for noun in rng.sample(nouns_for(target), len(nouns_for(target))):
         row = find(noun, view)
         xs = [item.centre[0] for item in row]
-        apart = all(b - a > 0.7 * MARGIN for a, b in zip(xs, xs[1:], strict=False))
+        apart = all(b - a > 0.7 * MARGIN for a, b in pairwise(xs))
         if not 2 <= len(row) <= 5 or not apart or unclear(noun, view):
             continue
         index, from_right = row.index(target), rng.random() < 0.5
@@ -146,8 +151,11 @@ def _by_order(target: Seen, view: Sequence[Seen], rng: random.Random) -> str | N
         if place == 0 and rng.random() < 0.6:
             return rng.choice((f"{side}most {noun.say(rng)}", f"{noun.say(rng)} on the far {side}"))
         if len(row) == 3 and index == 1 and rng.random() < 0.5:
-            return f"{noun.say(rng)} in the middle" if rng.random() < 0.4 else (
-                f"middle {noun.say(rng)}")
+            return (
+                f"{noun.say(rng)} in the middle"
+                if rng.random() < 0.4
+                else (f"middle {noun.say(rng)}")
+            )
         return f"{ORDINALS[place]} {noun.say(rng)} from the {side}"
     return None
 

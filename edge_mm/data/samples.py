@@ -21,7 +21,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from edge_mm.data.augment import crop_and_flip, relight
-from edge_mm.data.questions import Question, ask, caption
+from edge_mm.data.questions import Question, ask
+from edge_mm.data.questions.words import caption
 from edge_mm.data.scenes import (
     Scene,
     Seen,
@@ -40,7 +41,7 @@ LOCATION_WEIGHT = 0.3  # of a location token in the language loss: the region he
 
 @dataclass(slots=True)
 class Batch:
-    """B pictures with their packed questions; L tokens, G*G cells, N objects and M pointers in all."""
+    """B pictures with their packed questions: L tokens, P cells a picture, M pointers in all."""
 
     pixel_values: Tensor  # [B,3,S,S] float32
     input_ids: Tensor  # [B,L]; ids >= vocab_size are image rows
@@ -71,8 +72,10 @@ class Packer:
 
     def __init__(self, tokenizer: Tokenizer, config: ModelConfig):
         self.tokenizer, self.config = tokenizer, config
-        ids = {name: tokenizer.token_to_id(name) for name in (
-            "<bos>", "<eos>", "<user>", "<assistant>", "<box>", "<point>", "<loc000>")}
+        ids = {
+            name: tokenizer.token_to_id(name)
+            for name in ("<bos>", "<eos>", "<user>", "<assistant>", "<box>", "<point>", "<loc000>")
+        }
         self.ids = ids
         self.locations = range(ids["<loc000>"], ids["<loc000>"] + config.grounding.bins)
         first = config.language.vocab_size
@@ -80,8 +83,9 @@ class Packer:
 
     def pack(self, questions: Sequence[Question], limit: int) -> _Packed:
         start = len(self.prefix)
-        row = _Packed(list(self.prefix), list(range(start)), [0] * start, [IGNORE] * start,
-                      [0.0] * start, [])
+        row = _Packed(
+            list(self.prefix), list(range(start)), [0] * start, [IGNORE] * start, [0.0] * start, []
+        )
         for number, question in enumerate(questions, 1):
             encode = self.tokenizer.encode
             asked = [self.ids["<user>"], *encode(question.text).ids, self.ids["<assistant>"]]
@@ -94,12 +98,17 @@ class Packer:
             row.positions += range(start, start + len(tokens))
             row.segments += [number] * len(tokens)
             row.labels += [IGNORE] * (len(asked) - 1) + said + [IGNORE]
-            row.weights += [0.0] * (len(asked) - 1) + [
-                LOCATION_WEIGHT if token in self.locations else 1.0 for token in said] + [0.0]
+            row.weights += (
+                [0.0] * (len(asked) - 1)
+                + [LOCATION_WEIGHT if token in self.locations else 1.0 for token in said]
+                + [0.0]
+            )
             shown = iter(question.objects)
             row.pointers += [
-                (at + len(asked) + i, next(shown)) for i, token in enumerate(said)
-                if token in (self.ids["<box>"], self.ids["<point>"])]
+                (at + len(asked) + i, next(shown))
+                for i, token in enumerate(said)
+                if token in (self.ids["<box>"], self.ids["<point>"])
+            ]
         return row
 
 
@@ -109,8 +118,15 @@ class SceneSamples(Dataset):
     Numbers go on for ever: each pass over the scenes has an order and views of its own.
     """
 
-    def __init__(self, folders: Sequence[Path], config: ModelConfig, tokenizer: Tokenizer,
-                 questions: int, max_tokens: int, seed: int):
+    def __init__(
+        self,
+        folders: Sequence[Path],
+        config: ModelConfig,
+        tokenizer: Tokenizer,
+        questions: int,
+        max_tokens: int,
+        seed: int,
+    ):
         self.items = [(folder, scene) for folder in folders for scene in read_scenes(folder)]
         if not self.items:
             raise UsageError(f"no scenes in {', '.join(map(str, folders))}")
@@ -134,8 +150,11 @@ class SceneSamples(Dataset):
 
     def sample(self, folder: Path, scene: Scene, rng: random.Random) -> dict | None:
         """One augmented, packed sample; None when nothing can be asked about the view."""
-        frame, view, segmentation = (read_frame(folder, scene), seen_objects(scene),
-                                     read_segmentation(folder, scene))
+        frame, view, segmentation = (
+            read_frame(folder, scene),
+            seen_objects(scene),
+            read_segmentation(folder, scene),
+        )
         if segmentation is None:
             segmentation = boxes_as_segmentation(scene)
         frame, segmentation, view = crop_and_flip(frame, segmentation, view, rng)
@@ -146,10 +165,16 @@ class SceneSamples(Dataset):
         described = caption(view, rng, False)
         text = described.answer if described else "nothing"
         row = self.packer.pack(asked, self.max_tokens)
-        return {"pixels": self.config.image.apply(frame)[0], "row": row,
-                "caption": [self.packer.ids["<bos>"], *self.packer.tokenizer.encode(text).ids,
-                            self.packer.ids["<eos>"]],
-                **cell_targets(segmentation, view, self.config.vision.cells)}
+        return {
+            "pixels": self.config.image.apply(frame)[0],
+            "row": row,
+            "caption": [
+                self.packer.ids["<bos>"],
+                *self.packer.tokenizer.encode(text).ids,
+                self.packer.ids["<eos>"],
+            ],
+            **cell_targets(segmentation, view, self.config.vision.cells),
+        }
 
 
 def boxes_as_segmentation(scene: Scene) -> np.ndarray:
@@ -182,8 +207,12 @@ def cell_targets(segmentation: np.ndarray, view: Sequence[Seen], cells: int) -> 
         boxes[item.id] = (*item.box, *item.point)
     known = {item.id for item in view}
     flat = np.where(np.isin(ids, list(known)), ids, 0).ravel()
-    return {"ids": flat.astype(np.int64), "kinds": kinds[flat], "colors": colors[flat],
-            "boxes": boxes[flat]}
+    return {
+        "ids": flat.astype(np.int64),
+        "kinds": kinds[flat],
+        "colors": colors[flat],
+        "boxes": boxes[flat],
+    }
 
 
 def collate(samples: Sequence[dict]) -> Batch:
@@ -205,14 +234,17 @@ def collate(samples: Sequence[dict]) -> Batch:
         segments=padded([row.segments for row in rows], -1, torch.long),
         labels=padded([row.labels for row in rows], IGNORE, torch.long),
         weights=padded([row.weights for row in rows], 0.0, torch.float32),
-        kinds=stacked("kinds"), colors=stacked("colors"), cell_boxes=stacked("boxes"),
+        kinds=stacked("kinds"),
+        colors=stacked("colors"),
+        cell_boxes=stacked("boxes"),
         cell_ids=stacked("ids"),
         pointers=torch.tensor(pointers, dtype=torch.long).reshape(-1, 3),
-        caption_ids=padded([sample["caption"] for sample in samples], 0, torch.long))
+        caption_ids=padded([sample["caption"] for sample in samples], 0, torch.long),
+    )
 
 
 def attention_mask(segments: Tensor, dtype: torch.dtype) -> Tensor:
-    """Segments [B,L] -> additive mask [B,1,L,L]: the past of the prefix and of one's own segment."""
+    """Segments [B,L] -> additive mask [B,1,L,L]: the prefix and one's own segment, up to now."""
     length = segments.shape[1]
     past = torch.ones(length, length, dtype=torch.bool, device=segments.device).tril()
     same = segments[:, :, None] == segments[:, None, :]

@@ -86,12 +86,14 @@ class Seen:
         return (x1 + x2) / 2, (y1 + y2) / 2
 
 
-def read_scenes(folder: Path) -> tuple[Scene, ...]:
+def read_scenes(folder: Path, name: str = "scenes.json") -> tuple[Scene, ...]:
     """All scenes of a data folder. UsageError when it is not one."""
-    path = Path(folder) / "scenes.json"
+    path = Path(folder) / name
     if not path.is_file():
-        raise UsageError(f"{folder} is not a data folder: {path.name} is missing; make one with "
-                         f"`edge-mm data make tabletop --count 100 --out {folder}`")
+        raise UsageError(
+            f"{folder} is not a data folder: {path.name} is missing; make one with "
+            f"`edge-mm data make tabletop --count 100 --out {folder}`"
+        )
     try:
         found = msgspec.json.decode(path.read_bytes(), type=SceneFile)
     except msgspec.DecodeError as error:
@@ -131,12 +133,22 @@ def see(item: SceneObject, scene: Scene) -> Seen:
         pose = np.array(scene.camera["world_from_camera"])
         x, y, z = (np.array(item.position_m) - pose[:3, 3]) @ pose[:3, :3]
         if z > 0:
-            base = (scene.camera["fx"] * x / z + scene.camera["cx"],
-                    scene.camera["fy"] * y / z + scene.camera["cy"])
+            base = (
+                scene.camera["fx"] * x / z + scene.camera["cx"],
+                scene.camera["fy"] * y / z + scene.camera["cy"],
+            )
 
     def unit(values: tuple[float, ...]) -> tuple[Any, ...]:
         return tuple((np.array(values).reshape(-1, 2) / scale).reshape(-1).tolist())
 
-    return Seen(id=item.id, kind=item.kind, color=item.color, box=unit(item.box_xyxy),
-                point=unit(point), base=unit(base), visible=item.visible,
-                size_m=item.size_m or 0.0, contained_in=item.contained_in)
+    return Seen(
+        id=item.id,
+        kind=item.kind,
+        color=item.color,
+        box=unit(item.box_xyxy),
+        point=unit(point),
+        base=unit(base),
+        visible=item.visible,
+        size_m=item.size_m or 0.0,
+        contained_in=item.contained_in,
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from edge_mm.demo.questions import Box, Question
+from edge_mm.evaluate.judge import iou
 from edge_mm_runtime.answer import Answer, GroundedObject
 
 RIGHT_IOU = 0.5
@@ -52,15 +53,6 @@ def _inside(item: GroundedObject, label: Box) -> float:
         return 0.0
     x, y = item.point_xy
     return float(label[0] <= x <= label[2] and label[1] <= y <= label[3])
-
-
-def iou(a: Box, b: Box) -> float:
-    """Intersection over union of two boxes x1 y1 x2 y2."""
-    width = min(a[2], b[2]) - max(a[0], b[0])
-    height = min(a[3], b[3]) - max(a[1], b[1])
-    shared = max(width, 0.0) * max(height, 0.0)
-    area = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1])
-    return shared / (area - shared) if area > shared else 0.0
 
 
 def _plain(text: str) -> str:

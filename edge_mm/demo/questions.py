@@ -1,6 +1,6 @@
 """What the demo asks: `questions.json` beside the pictures, and the labels of these.
 
-Labels lie in `annotations.json` (real pictures, drawn by people) and `rendered.json` (exact).
+Labels lie in `scenes.json` (real pictures, drawn by people) and `rendered.json` (exact).
 
 A question may say what is right: `answer` (the text of a free answer) or `objects` (indices into
 the picture's annotations; an empty list means that nothing of the kind is in view).
@@ -9,16 +9,15 @@ the picture's annotations; an empty list means that nothing of the kind is in vi
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 
-from edge_mm_runtime.answer import Mode
+from edge_mm.data.scenes import read_scenes
+from edge_mm_runtime.answer import MODES, Mode
 from edge_mm_runtime.errors import UsageError
 
 Box = tuple[float, float, float, float]
-T = TypeVar("T")
-LABELS = ("annotations.json", "rendered.json")
+LABELS = ("scenes.json", "rendered.json")
 
 
 class Question(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -45,20 +44,6 @@ class Questions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     videos: list[Video] = []
 
 
-class LabelledObject(msgspec.Struct, frozen=True):
-    label: str
-    box_xyxy: Box
-
-
-class LabelledFrame(msgspec.Struct, frozen=True):
-    file: str
-    objects: list[LabelledObject]
-
-
-class Annotations(msgspec.Struct, frozen=True):
-    frames: list[LabelledFrame]
-
-
 def shipped_frames() -> Path:
     """The folder examples/frames of the repository, seen from here or from the current folder."""
     beside = Path("examples") / "frames"
@@ -72,25 +57,23 @@ def shipped_frames() -> Path:
 
 def load_questions(folder: Path) -> tuple[Questions, dict[str, list[Box]]]:
     """Questions of the folder, and per picture the labelled boxes (none without labels)."""
-    questions = _read(folder / "questions.json", Questions)
-    labels = [folder / name for name in LABELS if (folder / name).is_file()]
-    frames = [frame for path in labels for frame in _read(path, Annotations).frames]
-    boxes = {frame.file: [item.box_xyxy for item in frame.objects] for frame in frames}
+    path = folder / "questions.json"
+    try:
+        questions = msgspec.json.decode(path.read_bytes(), type=Questions)
+    except FileNotFoundError:
+        raise UsageError(f"no such file: {path}") from None
+    except msgspec.DecodeError as error:
+        raise UsageError(f"{path} cannot be read: {error} (modes: {', '.join(MODES)})") from None
+    scenes = [
+        scene for name in LABELS if (folder / name).is_file() for scene in read_scenes(folder, name)
+    ]
+    boxes = {scene.image: [item.box_xyxy for item in scene.objects] for scene in scenes}
     for picture in questions.pictures:
         known = len(boxes.get(picture.file, []))
         for question in picture.questions:
             if any(not 0 <= index < known for index in question.objects or []):
                 raise UsageError(
-                    f"{folder / 'questions.json'}: {picture.file}, {question.text!r} names objects "
+                    f"{path}: {picture.file}, {question.text!r} names objects "
                     f"{question.objects}, but the labels have {known} of them"
                 )
     return questions, boxes
-
-
-def _read(path: Path, kind: type[T]) -> T:
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
-    except FileNotFoundError:
-        raise UsageError(f"no such file: {path}") from None
-    except msgspec.DecodeError as error:
-        raise UsageError(f"{path}: {error}") from None

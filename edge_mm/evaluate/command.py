@@ -14,13 +14,17 @@ if TYPE_CHECKING:
 def main(argv: list[str]) -> int:
     """Parse, examine, print."""
     parser = argparse.ArgumentParser(
-        prog="edge-mm eval", description="Ask a model about annotated scenes and judge the answers.")
+        prog="edge-mm eval", description="Ask a model about annotated scenes and judge the answers."
+    )
     parser.add_argument("model", help="a checkpoint folder, a bundle folder, or 'default'")
     parser.add_argument("--data", type=Path, required=True, help="folder with scenes.json")
     parser.add_argument("--limit", type=int, help="only the first so many pictures")
     parser.add_argument("--questions", type=int, default=8, help="questions a picture (default: 8)")
-    parser.add_argument("--held-out-templates", action="store_true",
-                        help="ask in sentences that were never trained on")
+    parser.add_argument(
+        "--held-out-templates",
+        action="store_true",
+        help="ask in sentences that were never trained on",
+    )
     parser.add_argument("--seed", type=int, default=0, help="another seed asks other questions")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     arguments = parser.parse_args(argv)
@@ -31,9 +35,14 @@ def main(argv: list[str]) -> int:
     from edge_mm.evaluate.exam import examine, table
 
     with open_model(arguments.model) as session:
-        metrics = examine(session.ask, arguments.data, limit=arguments.limit,
-                          questions=arguments.questions, seed=arguments.seed,
-                          held_out=arguments.held_out_templates)
+        metrics = examine(
+            session.ask,
+            arguments.data,
+            limit=arguments.limit,
+            questions=arguments.questions,
+            seed=arguments.seed,
+            held_out=arguments.held_out_templates,
+        )
     if arguments.json:
         import msgspec
 

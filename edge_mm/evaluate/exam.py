@@ -46,8 +46,15 @@ def questions_about(scene: Scene, number: int, held_out: bool, seed: int) -> Ite
             yield Item(scene, question, tuple(by_id[i] for i in question.objects))
 
 
-def examine(ask_model: Ask, folder: Path, *, limit: int | None = None, questions: int = 8,
-            held_out: bool = False, seed: int = 0) -> dict[str, Metric]:
+def examine(
+    ask_model: Ask,
+    folder: Path,
+    *,
+    limit: int | None = None,
+    questions: int = 8,
+    held_out: bool = False,
+    seed: int = 0,
+) -> dict[str, Metric]:
     """Ask about the scenes of a data folder; the metrics of judge.py with intervals."""
     scenes = read_scenes(folder)[:limit]
     if not scenes:
@@ -55,8 +62,12 @@ def examine(ask_model: Ask, folder: Path, *, limit: int | None = None, questions
     pictures = []
     for number, scene in enumerate(scenes, 1):
         frame = read_frame(folder, scene)
-        pictures.append([score(item, ask_model(frame, item.question.text), frame)
-                         for item in questions_about(scene, questions, held_out, seed)])
+        pictures.append(
+            [
+                score(item, ask_model(frame, item.question.text), frame)
+                for item in questions_about(scene, questions, held_out, seed)
+            ]
+        )
         if sys.stderr.isatty():
             print(f"\r{number}/{len(scenes)} pictures", end="", file=sys.stderr)
     return summarise(pictures, seed)
@@ -68,6 +79,8 @@ def score(item: Item, answer: Answer, frame: np.ndarray) -> dict[str, float]:
 
 def table(metrics: dict[str, Metric]) -> str:
     """For people: a line a metric, in percent."""
-    rows: Sequence[str] = [f"{name:16} {100 * m.value:5.1f}  [{100 * m.low:5.1f}, "
-                           f"{100 * m.high:5.1f}]  n={m.n}" for name, m in metrics.items()]
+    rows: Sequence[str] = [
+        f"{name:16} {100 * m.value:5.1f}  [{100 * m.low:5.1f}, {100 * m.high:5.1f}]  n={m.n}"
+        for name, m in metrics.items()
+    ]
     return "\n".join(rows)

@@ -23,12 +23,18 @@ from edge_mm_runtime.grounding import parse
 
 Box = Sequence[float]
 
-WORD_METRICS = {"count": "count_exact", "color": "color_acc", "relation": "relation_acc",
-                "compare": "compare_acc", "caption": "caption_exact"}
+WORD_METRICS = {
+    "count": "count_exact",
+    "color": "color_acc",
+    "relation": "relation_acc",
+    "compare": "compare_acc",
+    "caption": "caption_exact",
+}
 
 
-def judge(question: Question, answer: Answer, targets: Sequence[Seen],
-          size: tuple[int, int]) -> dict[str, float]:
+def judge(
+    question: Question, answer: Answer, targets: Sequence[Seen], size: tuple[int, int]
+) -> dict[str, float]:
     """Metric -> 0..1 for one answer; `targets` are the question's objects, `size` width, height."""
     boxes = [_pixels(item.box, size) for item in targets]
     if question.type in WORD_METRICS:
@@ -37,15 +43,21 @@ def judge(question: Question, answer: Answer, targets: Sequence[Seen],
         return {"absent_refused": float(answer.found is False)}
     if question.type == "exist":  # F1 is made of these three in metrics.py
         said, true = answer.text == "yes", question.answer == "yes"
-        return {"exist_f1.hit": float(said and true), "exist_f1.said": float(said),
-                "exist_f1.true": float(true)}
+        return {
+            "exist_f1.hit": float(said and true),
+            "exist_f1.said": float(said),
+            "exist_f1.true": float(true),
+        }
     scores = {"found": float(bool(answer.objects))}
     if question.type == "locate":
         found = answer.objects[0].box_xyxy if answer.objects else None
         overlap = iou(found, boxes[0]) if found else 0.0
-        scores |= {"locate_acc50": float(overlap >= 0.5), "locate_acc75": float(overlap >= 0.75),
-                   "locate_iou": overlap,
-                   "point_in_box": float(found is not None and _holds(boxes[0], _centre(found)))}
+        scores |= {
+            "locate_acc50": float(overlap >= 0.5),
+            "locate_acc75": float(overlap >= 0.75),
+            "locate_iou": overlap,
+            "point_in_box": float(found is not None and _holds(boxes[0], _centre(found))),
+        }
     elif question.type == "locate_all":
         found_boxes = [item.box_xyxy for item in answer.objects if item.box_xyxy]
         hits = matches(found_boxes, boxes)
@@ -64,8 +76,10 @@ def _same_steps(question: Question, answer: Answer, boxes: Sequence[Box]) -> boo
     return len(said) == len(wanted) and all(
         (step.action, step.relation, step.object.label)
         == (want.action, want.relation, want.region.label)
-        and step.object.box_xyxy is not None and iou(step.object.box_xyxy, box) >= 0.5
-        for step, want, box in zip(said, wanted, boxes, strict=True))
+        and step.object.box_xyxy is not None
+        and iou(step.object.box_xyxy, box) >= 0.5
+        for step, want, box in zip(said, wanted, boxes, strict=True)
+    )
 
 
 def iou(a: Box, b: Box) -> float:
@@ -81,8 +95,9 @@ def iou(a: Box, b: Box) -> float:
 
 def matches(found: Sequence[Box], wanted: Sequence[Box], threshold: float = 0.5) -> int:
     """How many wanted boxes are matched one to one, best pairs first."""
-    pairs = sorted(((iou(a, b), i, j) for i, a in enumerate(found) for j, b in enumerate(wanted)),
-                   reverse=True)
+    pairs = sorted(
+        ((iou(a, b), i, j) for i, a in enumerate(found) for j, b in enumerate(wanted)), reverse=True
+    )
     used_found: set[int] = set()
     used_wanted: set[int] = set()
     for overlap, i, j in pairs:

@@ -26,10 +26,13 @@ def summarise(pictures: Sequence[Sequence[dict[str, float]]], seed: int = 0) -> 
     """Scores by picture and question -> metrics by name."""
     rng = np.random.default_rng(seed)
     names = sorted({name for picture in pictures for scores in picture for name in scores})
-    sums = {name: np.array([sum(s.get(name, 0.0) for s in picture) for picture in pictures])
-            for name in names}
-    counts = {name: np.array([sum(name in s for s in picture) for picture in pictures])
-              for name in names}
+    sums = {
+        name: np.array([sum(s.get(name, 0.0) for s in picture) for picture in pictures])
+        for name in names
+    }
+    counts = {
+        name: np.array([sum(name in s for s in picture) for picture in pictures]) for name in names
+    }
     draws = rng.integers(0, len(pictures), (RESAMPLES, len(pictures))) if pictures else None
     metrics = {}
     for name in names:
@@ -37,8 +40,11 @@ def summarise(pictures: Sequence[Sequence[dict[str, float]]], seed: int = 0) -> 
             metrics[name] = _metric(sums[name], counts[name], draws, int(counts[name].sum()))
     if "exist_f1.hit" in sums:
         metrics["exist_f1"] = _metric(
-            2 * sums["exist_f1.hit"], sums["exist_f1.said"] + sums["exist_f1.true"], draws,
-            int(counts["exist_f1.hit"].sum()))
+            2 * sums["exist_f1.hit"],
+            sums["exist_f1.said"] + sums["exist_f1.true"],
+            draws,
+            int(counts["exist_f1.hit"].sum()),
+        )
     return dict(sorted(metrics.items()))
 
 

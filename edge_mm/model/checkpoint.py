@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
@@ -24,8 +23,14 @@ class CheckpointError(EdgeMMError):
     """A checkpoint folder that cannot be used; the message says which file and why."""
 
 
-def save_checkpoint(folder: Path, model: EdgeMM, weights: dict[str, Tensor], tokenizer: Tokenizer,
-                    extra: dict[str, str], dtype: torch.dtype = torch.bfloat16) -> None:
+def save_checkpoint(
+    folder: Path,
+    model: EdgeMM,
+    weights: dict[str, Tensor],
+    tokenizer: Tokenizer,
+    extra: dict[str, str],
+    dtype: torch.dtype = torch.bfloat16,
+) -> None:
     """Write a checkpoint to `folder`, replacing what is there in one rename.
 
     `weights` may be an average instead of the model's own; `extra` are further text files by name.
@@ -38,9 +43,13 @@ def save_checkpoint(folder: Path, model: EdgeMM, weights: dict[str, Tensor], tok
         for path in folder.iterdir():
             shutil.copy2(path, temporary / path.name)
     (temporary / "config.json").write_bytes(
-        msgspec.json.format(msgspec.json.encode(model.config), indent=2) + b"\n")
-    tied = {name: tensor.to(dtype).contiguous() for name, tensor in weights.items()
-            if name != "lm.lm_head.weight"}
+        msgspec.json.format(msgspec.json.encode(model.config), indent=2) + b"\n"
+    )
+    tied = {
+        name: tensor.to(dtype).contiguous()
+        for name, tensor in weights.items()
+        if name != "lm.lm_head.weight"
+    }
     save_file(tied, str(temporary / WEIGHTS), metadata={"format": "pt"})
     tokenizer.save(str(temporary / "tokenizer.json"))
     for name, text in extra.items():
@@ -48,8 +57,8 @@ def save_checkpoint(folder: Path, model: EdgeMM, weights: dict[str, Tensor], tok
     previous = folder.with_name(folder.name + ".old")
     shutil.rmtree(previous, ignore_errors=True)
     if folder.exists():
-        os.rename(folder, previous)
-    os.rename(temporary, folder)
+        folder.rename(previous)
+    temporary.rename(folder)
     shutil.rmtree(previous, ignore_errors=True)
 
 
@@ -81,10 +90,13 @@ def load_model(folder: Path) -> EdgeMM:
         raise CheckpointError(f"{path} is damaged: {error}") from error
     model = EdgeMM(config)
     missing, unexpected = model.load_state_dict(
-        {name: tensor.float() for name, tensor in weights.items()}, strict=False)
+        {name: tensor.float() for name, tensor in weights.items()}, strict=False
+    )
     missing = [name for name in missing if name != "lm.lm_head.weight"]
     if missing or unexpected:
-        raise CheckpointError(f"{path} does not fit its config.json: "
-                              f"missing {missing[:3]}, unexpected {unexpected[:3]}")
+        raise CheckpointError(
+            f"{path} does not fit its config.json: "
+            f"missing {missing[:3]}, unexpected {unexpected[:3]}"
+        )
     model.lm.tie_weights()
     return model.eval()

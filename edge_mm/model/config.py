@@ -1,10 +1,12 @@
-"""What a checkpoint says about itself: the geometry of every part, the image transform, the grounding.
+"""What a checkpoint says about itself: geometry of every part, image transform, grounding.
 
 `config.json` beside `model.safetensors` is one `ModelConfig`, read strictly: an unknown key or a
 newer schema is an error, never a guess. No torch here.
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 import msgspec
 
@@ -56,11 +58,18 @@ class LanguageConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class GroundingConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How the model speaks places. `box_source`: who gives the reported box, head or tokens."""
+    """How the model speaks places, and what was fitted on held-out data.
 
-    codec: str = "edge_mm"
+    box_source              who gives the reported box: the region head, or the location tokens
+    existence_threshold     least share of `<ref>` against `<none>` for "it is there"
+    confidence_temperature  see edge_mm_runtime.confidence.calibrate
+    """
+
+    codec: Literal["edge_mm"] = "edge_mm"
     bins: int = 128
-    box_source: str = "head"
+    box_source: Literal["head", "tokens"] = "head"
+    existence_threshold: float | None = None
+    confidence_temperature: float | None = None
 
 
 class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -70,8 +79,8 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     schema: int = SCHEMA
     image: ImageTransform = msgspec.field(
         default_factory=lambda: ImageTransform(
-            kind="squash", width=240, height=240,
-            mean=(127 / 255,) * 3, std=(128 / 255,) * 3)  # as the backbone was trained
+            kind="squash", width=240, height=240, mean=(127 / 255,) * 3, std=(128 / 255,) * 3
+        )  # as the backbone was trained
     )
     vision: VisionConfig = msgspec.field(default_factory=VisionConfig)
     regions: RegionConfig = msgspec.field(default_factory=RegionConfig)

@@ -18,17 +18,24 @@ from edge_mm.words import COLORS, KINDS
 
 LOOKS = 1 + len(KINDS) + 1 + len(COLORS)  # background + kinds, background + colours
 CONTRASTIVE_SIZE = 128
+VISION_OUTPUTS = ("image_embeds", "region_keys", "region_boxes")
 
 
 def llama_config(config: LanguageConfig) -> LlamaConfig:
     return LlamaConfig(
-        vocab_size=config.vocab_size, hidden_size=config.hidden_size,
-        intermediate_size=config.intermediate_size, num_hidden_layers=config.num_hidden_layers,
-        num_attention_heads=config.num_attention_heads, head_dim=config.head_dim,
+        vocab_size=config.vocab_size,
+        hidden_size=config.hidden_size,
+        intermediate_size=config.intermediate_size,
+        num_hidden_layers=config.num_hidden_layers,
+        num_attention_heads=config.num_attention_heads,
+        head_dim=config.head_dim,
         num_key_value_heads=config.num_key_value_heads,
         max_position_embeddings=config.max_position_embeddings,
         rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta},
-        rms_norm_eps=config.rms_norm_eps, tie_word_embeddings=True, attn_implementation="sdpa")
+        rms_norm_eps=config.rms_norm_eps,
+        tie_word_embeddings=True,
+        attn_implementation="sdpa",
+    )
 
 
 class Frames(nn.Module):
@@ -72,8 +79,16 @@ class EdgeMM(nn.Module):
         picked = image_embeds.gather(1, rows[..., None].expand(-1, -1, image_embeds.shape[-1]))
         return torch.where(is_image[..., None], picked.to(text.dtype), text)
 
-    def hidden_states(self, inputs_embeds: Tensor, attention_mask: Tensor | None = None,
-                      position_ids: Tensor | None = None) -> Tensor:
+    def hidden_states(
+        self,
+        inputs_embeds: Tensor,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+    ) -> Tensor:
         """Final-norm hidden states [B,S,D]; a 4-D mask is additive, [B,1,S,S]."""
-        return self.lm.model(inputs_embeds=inputs_embeds, attention_mask=attention_mask,
-                             position_ids=position_ids, use_cache=False).last_hidden_state
+        return self.lm.model(
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            use_cache=False,
+        ).last_hidden_state

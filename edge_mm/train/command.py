@@ -9,12 +9,19 @@ from pathlib import Path
 def main(argv: list[str]) -> int:
     """Parse, train, say where the checkpoint is."""
     parser = argparse.ArgumentParser(
-        prog="edge-mm train", description="Train a model by a recipe of stages.")
+        prog="edge-mm train", description="Train a model by a recipe of stages."
+    )
     parser.add_argument("recipe", type=Path, help="a YAML file, see recipes/")
     parser.add_argument("--out", type=Path, help="folder of the run (default: runs/RECIPE)")
     parser.add_argument("--resume", action="store_true", help="go on from the run in --out")
-    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="A.B=C",
-                        help="change a value of the recipe, e.g. train.max_steps=20")
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="A.B=C",
+        help="change a value of the recipe, e.g. train.max_steps=20",
+    )
     arguments = parser.parse_args(argv)
 
     from edge_mm_runtime.extras import require

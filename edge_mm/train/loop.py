@@ -32,6 +32,8 @@ from edge_mm.train.losses import Words, compute_losses
 from edge_mm.train.recipe import Recipe, Stage
 from edge_mm_runtime.errors import EdgeMMError
 
+WORTH_COMPILING = 1000  # steps: a shorter stage would spend its time in the compiler
+
 
 class TrainingError(EdgeMMError):
     """The run cannot go on; the last checkpoint is intact."""
@@ -57,8 +59,9 @@ def start_model(recipe: Recipe) -> tuple[EdgeMM, Tokenizer]:
     """A checkpoint's model, or a new one with a pretrained backbone and a fresh tokenizer."""
     if recipe.model.init:
         return load_model(Path(recipe.model.init)), load_tokenizer(Path(recipe.model.init))
-    config = ModelConfig(name=recipe.model.name, vision=recipe.model.vision,
-                         language=recipe.model.language)
+    config = ModelConfig(
+        name=recipe.model.name, vision=recipe.model.vision, language=recipe.model.language
+    )
     model = EdgeMM(config)
     if recipe.model.pretrained_backbone:
         model.vision.backbone.load_state_dict(import_imagenet_weights())
@@ -75,8 +78,11 @@ def parts(model: EdgeMM) -> dict[str, list[nn.Parameter]]:
         + list(model.image_projection.parameters()),
         "projector": list(model.projector.parameters()),
         "regions": [*model.regions.parameters(), *model.region_query.parameters()],
-        "language": [*model.lm.parameters(), *model.text_projection.parameters(),
-                     model.log_temperature],
+        "language": [
+            *model.lm.parameters(),
+            *model.text_projection.parameters(),
+            model.log_temperature,
+        ],
     }
 
 
@@ -97,18 +103,21 @@ class Run:
         self.recipe, self.out, self.model, self.tokenizer = recipe, out, model, tokenizer
         self.stage_index, self.step, self.samples_seen = 0, 0, 0
         self.words = Words(tokenizer)
-        if recipe.train.compile:
-            model.lm.model.compile(dynamic=True)
         self.average = {name: tensor.detach().clone() for name, tensor in self._weights().items()}
         self.optimizer_state: dict[str, Tensor] = {}
 
     def _weights(self) -> dict[str, Tensor]:
-        return {name: tensor for name, tensor in self.model.state_dict().items()
-                if name != "lm.lm_head.weight"}
+        return {
+            name: tensor
+            for name, tensor in self.model.state_dict().items()
+            if name != "lm.lm_head.weight"
+        }
 
     def run_stage(self, stage: Stage) -> None:
         """All steps of a stage, from wherever the run stands in it."""
         last = min(stage.steps, self.recipe.train.max_steps or stage.steps)
+        if self.recipe.train.compile and last >= WORTH_COMPILING:
+            self.model.lm.model.compile(dynamic=True)
         optimizer = self._optimizer(stage)
         factors = [group["lr"] for group in optimizer.param_groups]
         trained = [p for group in optimizer.param_groups for p in group["params"]]
@@ -120,12 +129,15 @@ class Run:
                 group["lr"] = factor * rate(stage, self.step)
             with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
                 losses = compute_losses(self.model, batch, stage.losses, self.words)
-            total = sum((weight * losses[name] for name, weight in stage.losses.items()),
-                        start=torch.zeros(()))
+            total = sum(
+                (weight * losses[name] for name, weight in stage.losses.items()),
+                start=torch.zeros(()),
+            )
             if not torch.isfinite(total):
                 raise TrainingError(
                     f"the loss is {total.item()} at step {self.step} of stage {stage.name}; the "
-                    f"last checkpoint is whole: lower learning_rate, then --resume")
+                    f"last checkpoint is whole: lower learning_rate, then --resume"
+                )
             optimizer.zero_grad(set_to_none=True)
             total.backward()
             torch.nn.utils.clip_grad_norm_(trained, self.recipe.train.clip)
@@ -137,8 +149,11 @@ class Run:
                 sums[name] = sums.get(name, 0.0) + losses[name].item()
             if self.step % self.recipe.train.log_every == 0 or self.step == last:
                 steps = self.step % self.recipe.train.log_every or self.recipe.train.log_every
-                self._log(stage, {name: value / steps for name, value in sums.items()},
-                          steps * stage.batch_size / (time.monotonic() - began))
+                self._log(
+                    stage,
+                    {name: value / steps for name, value in sums.items()},
+                    steps * stage.batch_size / (time.monotonic() - began),
+                )
                 sums, began = {}, time.monotonic()
             if time.monotonic() - saved > 60 * self.recipe.train.checkpoint_minutes:
                 self._keep_optimizer(optimizer)
@@ -163,21 +178,32 @@ class Run:
         frozen = "backbone" not in stage.parts and self.recipe.train.precision == "bf16"
         self.model.vision.backbone.to(torch.bfloat16 if frozen else torch.float32)
         self.model.to(memory_format=torch.channels_last)
-        optimizer = torch.optim.AdamW([g for g in groups if g["params"]], betas=(0.9, 0.98),
-                                      fused=True)
+        optimizer = torch.optim.AdamW(
+            [g for g in groups if g["params"]], betas=(0.9, 0.98), fused=True
+        )
         self._restore_optimizer(optimizer)
         return optimizer
 
     def _batches(self, stage: Stage, steps: int) -> Iterator[Batch]:
         data = self.recipe.data
-        samples = SceneSamples([Path(folder) for folder in data.train], self.model.config,
-                               self.tokenizer, data.questions, data.max_tokens,
-                               self.recipe.train.seed)
+        samples = SceneSamples(
+            [Path(folder) for folder in data.train],
+            self.model.config,
+            self.tokenizer,
+            data.questions,
+            data.max_tokens,
+            self.recipe.train.seed,
+        )
         first = self.samples_seen
-        loader = DataLoader(samples, batch_size=stage.batch_size, collate_fn=collate,
-                            sampler=range(first, first + steps * stage.batch_size),
-                            num_workers=data.workers, multiprocessing_context="fork"
-                            if data.workers else None, prefetch_factor=4 if data.workers else None)
+        loader = DataLoader(
+            samples,
+            batch_size=stage.batch_size,
+            collate_fn=collate,
+            sampler=range(first, first + steps * stage.batch_size),
+            num_workers=data.workers,
+            multiprocessing_context="fork" if data.workers else None,
+            prefetch_factor=4 if data.workers else None,
+        )
         yield from loader
 
     def _update_average(self) -> None:
@@ -194,9 +220,14 @@ class Run:
         torch._foreach_lerp_(ours, theirs, 1 - keep)
 
     def _log(self, stage: Stage, losses: dict[str, float], speed: float) -> None:
-        line = {"stage": stage.name, "step": self.step, "samples": self.samples_seen,
-                "samples_per_s": round(speed, 1), "rate": round(rate(stage, self.step - 1), 4),
-                **{name: round(value, 4) for name, value in losses.items()}}
+        line = {
+            "stage": stage.name,
+            "step": self.step,
+            "samples": self.samples_seen,
+            "samples_per_s": round(speed, 1),
+            "rate": round(rate(stage, self.step - 1), 4),
+            **{name: round(value, 4) for name, value in losses.items()},
+        }
         with (self.out / "log.jsonl").open("a") as log:
             log.write(json.dumps(line) + "\n")
         print(" ".join(f"{name}={value}" for name, value in line.items()), flush=True)
@@ -208,7 +239,9 @@ class Run:
         names = self._names(optimizer)
         self.optimizer_state = {
             f"{names[id(parameter)]}|{key}": value
-            for parameter, state in optimizer.state.items() for key, value in state.items()}
+            for parameter, state in optimizer.state.items()
+            for key, value in state.items()
+        }
 
     def _restore_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
         if not self.optimizer_state:
@@ -224,17 +257,28 @@ class Run:
     def save(self) -> None:
         """The checkpoint to use (average, bf16), then the state to resume from (fp32)."""
         recipe = yaml.safe_dump(msgspec.to_builtins(self.recipe), sort_keys=False)
-        save_checkpoint(self.out / "checkpoint", self.model, self.average, self.tokenizer,
-                        {"recipe.yaml": recipe})
+        save_checkpoint(
+            self.out / "checkpoint",
+            self.model,
+            self.average,
+            self.tokenizer,
+            {"recipe.yaml": recipe},
+        )
         state, temporary = self.out / "state", self.out / "state.tmp"
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
-        for name, tensors in (("weights", self._weights()), ("average", self.average),
-                              ("optimizer", self.optimizer_state)):
-            save_file({key: value.contiguous().clone() for key, value in tensors.items()},
-                      str(temporary / f"{name}.safetensors"))
-        (temporary / "progress.json").write_text(json.dumps(
-            {"stage": self.stage_index, "step": self.step, "samples": self.samples_seen}))
+        for name, tensors in (
+            ("weights", self._weights()),
+            ("average", self.average),
+            ("optimizer", self.optimizer_state),
+        ):
+            save_file(
+                {key: value.contiguous().clone() for key, value in tensors.items()},
+                str(temporary / f"{name}.safetensors"),
+            )
+        (temporary / "progress.json").write_text(
+            json.dumps({"stage": self.stage_index, "step": self.step, "samples": self.samples_seen})
+        )
         shutil.rmtree(state, ignore_errors=True)
         temporary.rename(state)
 
@@ -247,7 +291,8 @@ class Run:
         self.stage_index, self.step = progress["stage"], progress["step"]
         self.samples_seen = progress["samples"]
         weights = load_file(str(state / "weights.safetensors"))
-        self.model.load_state_dict({k: v.float() if v.is_floating_point() else v
-                                    for k, v in weights.items()}, strict=False)
+        self.model.load_state_dict(
+            {k: v.float() if v.is_floating_point() else v for k, v in weights.items()}, strict=False
+        )
         self.average = load_file(str(state / "average.safetensors"))
         self.optimizer_state = load_file(str(state / "optimizer.safetensors"))

@@ -33,8 +33,9 @@ class Words:
         return torch.stack([table[word].mean(0) for word in ids])
 
 
-def compute_losses(model: EdgeMM, batch: Batch, names: Mapping[str, float],
-                   words: Words) -> dict[str, Tensor]:
+def compute_losses(
+    model: EdgeMM, batch: Batch, names: Mapping[str, float], words: Words
+) -> dict[str, Tensor]:
     """The unweighted losses by name, scalars."""
     losses: dict[str, Tensor] = {}
     tokens, fine = model.vision(batch.pixel_values)
@@ -45,12 +46,15 @@ def compute_losses(model: EdgeMM, batch: Batch, names: Mapping[str, float],
         losses["boxes"] = box_loss(boxes[shown], batch.cell_boxes[shown])
     if "looks" in names:
         kinds, colors = looks.split((1 + len(KINDS), 1 + len(COLORS)), dim=-1)
-        losses["looks"] = (looks_loss(kinds.flatten(0, 1), batch.kinds.flatten())
-                           + looks_loss(colors.flatten(0, 1), batch.colors.flatten()))
+        losses["looks"] = looks_loss(kinds.flatten(0, 1), batch.kinds.flatten()) + looks_loss(
+            colors.flatten(0, 1), batch.colors.flatten()
+        )
     if "contrastive" in names:
         losses["contrastive"] = clip_loss(
-            model.image_projection(tokens.mean(1)), _caption_features(model, batch.caption_ids),
-            model.log_temperature)
+            model.image_projection(tokens.mean(1)),
+            _caption_features(model, batch.caption_ids),
+            model.log_temperature,
+        )
     if not names.keys() & {"language", "pointing", "sea"}:
         return losses
     image_embeds = model.projector(tokens)
@@ -58,17 +62,27 @@ def compute_losses(model: EdgeMM, batch: Batch, names: Mapping[str, float],
         table = model.lm.get_input_embeddings().weight
         grid = model.config.vision.token_grid
         losses["sea"] = sum(
-            (sea_loss(image_embeds.flatten(0, 1), words.embeddings(ids, table),
-                      token_labels(cells, grid, len(ids)).flatten())
-             for ids, cells in ((words.kinds, batch.kinds), (words.colors, batch.colors))),
-            start=torch.zeros(()))
+            (
+                sea_loss(
+                    image_embeds.flatten(0, 1),
+                    words.embeddings(ids, table),
+                    token_labels(cells, grid, len(ids)).flatten(),
+                )
+                for ids, cells in ((words.kinds, batch.kinds), (words.colors, batch.colors))
+            ),
+            start=torch.zeros(()),
+        )
     if names.keys() & {"language", "pointing"}:
         dtype = torch.bfloat16 if torch.is_autocast_enabled("cpu") else torch.float32
-        hidden = model.hidden_states(model.embed(batch.input_ids, image_embeds).to(dtype),
-                                     attention_mask(batch.segments, dtype), batch.position_ids)
+        hidden = model.hidden_states(
+            model.embed(batch.input_ids, image_embeds).to(dtype),
+            attention_mask(batch.segments, dtype),
+            batch.position_ids,
+        )
         answered = batch.labels != IGNORE
-        losses["language"] = language_loss(model.lm.lm_head(hidden[answered]),
-                                           batch.labels[answered], batch.weights[answered])
+        losses["language"] = language_loss(
+            model.lm.lm_head(hidden[answered]), batch.labels[answered], batch.weights[answered]
+        )
         if "pointing" in names:
             losses["pointing"] = _pointing(model, batch, hidden, keys)
     return losses
@@ -100,8 +114,9 @@ def _pointing(model: EdgeMM, batch: Batch, hidden: Tensor, keys: Tensor) -> Tens
         return keys.sum() * 0.0
     slot = torch.arange(len(sample)) - (counts.cumsum(0) - counts)[sample]
     queries = hidden.new_zeros(len(hidden), width, model.config.regions.key_size)
-    queries = queries.index_put((sample, slot), model.region_query(hidden[sample, position]).to(
-        queries.dtype))
+    queries = queries.index_put(
+        (sample, slot), model.region_query(hidden[sample, position]).to(queries.dtype)
+    )
     target = torch.zeros(len(hidden), width, keys.shape[1], dtype=torch.bool)
     target[sample, slot] = batch.cell_ids[sample] == item[:, None]
     return pointing_loss(queries, keys.to(queries.dtype), target)

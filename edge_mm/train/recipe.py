@@ -33,8 +33,9 @@ class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         for kind, given, known in (("part", self.parts, PARTS), ("loss", self.losses, LOSSES)):
             for name in given:
                 if name not in known:
-                    raise ValueError(f"stage {self.name}: unknown {kind} {name!r}, one of "
-                                     f"{', '.join(known)}")
+                    raise ValueError(
+                        f"stage {self.name}: unknown {kind} {name!r}, one of {', '.join(known)}"
+                    )
 
 
 class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -120,8 +121,11 @@ def _index(name: str, items: list[Any], override: str) -> int:
 
 def _suggest(message: str) -> str:
     """The nearest known key, when the message is about an unknown one."""
-    known = {field for struct in (Recipe, Stage, Data, Train, Model, VisionConfig, LanguageConfig)
-             for field in struct.__struct_fields__}
+    known = {
+        field
+        for struct in (Recipe, Stage, Data, Train, Model, VisionConfig, LanguageConfig)
+        for field in struct.__struct_fields__
+    }
     for word in message.split("`"):
         if "unknown field" in message and word not in known and word.isidentifier():
             near = difflib.get_close_matches(word, known, n=1)

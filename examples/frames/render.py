@@ -35,18 +35,19 @@ def main() -> None:
             shutil.copyfile(Path(folder) / scenes[index]["image"], HERE / name)
             frames.append(labelled(name, scenes[index]))
     rows = ",\n".join("  " + json.dumps(frame) for frame in frames)
-    (HERE / "rendered.json").write_text(f'{{"frames": [\n{rows}\n]}}\n')
+    generator = json.dumps({"name": "edge_mm.data.tabletop", "split": "val"})
+    (HERE / "rendered.json").write_text(
+        f'{{"schema": 1, "generator": {generator}, "scenes": [\n{rows}\n]}}\n'
+    )
     film(HERE / "tabletop.mp4")
 
 
 def labelled(name: str, scene: dict) -> dict:
     """The annotation of one rendered picture."""
-    objects = [
-        {"label": item["kind"], "color": item["color"], "box_xyxy": item["box_xyxy"]}
-        for item in scene["objects"]
-    ]
+    kept = ("id", "kind", "color", "box_xyxy")
+    objects = [{key: item[key] for key in kept} for item in scene["objects"]]
     size = {"width": scene["width"], "height": scene["height"]}
-    return {"file": name, **size, "source": "edge_mm", "licence": "Apache-2.0", "objects": objects}
+    return {"id": Path(name).stem, "image": name, **size, "objects": objects}
 
 
 def film(path: Path) -> None:

@@ -11,32 +11,20 @@ import shutil
 from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
-from tokenizers import Tokenizer
 from torch import Tensor
 
 from edge_mm.model.checkpoint import WEIGHTS
 from edge_mm.model.edge_mm import EdgeMM
+from edge_mm.model.session import describe
 from edge_mm_export.decoder import build_decoder
 from edge_mm_export.decoder_spec import DecoderSpec, spec_from_llama
-from edge_mm_export.errors import ExportError
 from edge_mm_export.vision import halved
-from edge_mm_runtime.bundle import (
-    BundleManifest,
-    DecoderGeometry,
-    GraphSet,
-    Grounding,
-    Provenance,
-    write_manifest,
-)
-from edge_mm_runtime.prompt import NANO_TEMPLATE, Prompt
-
-IMAGE_TOKEN = "<image>"
-STOP_TOKEN = "<eos>"
+from edge_mm_runtime.bundle import BundleManifest, GraphSet, Provenance, write_manifest
 
 _TOOLS = ("edge-mm", "torch", "transformers", "onnx", "onnxscript", "onnxruntime")
 _RUNTIME_BYTES = 110 << 20  # Python, numpy, OpenCV and ONNX Runtime, before any graph
@@ -61,29 +49,15 @@ def write_bundle(
     ir.save(vision if precision == "fp32" else halved(vision), folder / graphs.vision)
     decoder = build_decoder(spec, EdgeMMWeights(model), target=target, precision=precision)
     ir.save(decoder, folder / graphs.decoder)
-    prompt = Prompt(NANO_TEMPLATE, IMAGE_TOKEN, image_tokens(vision))
-    (folder / "chat_template.jinja").write_text(prompt.template, encoding="utf-8")
-    shutil.copy(checkpoint / "tokenizer.json", folder / "tokenizer.json")
-    manifest = BundleManifest(
-        name=model.config.name,
-        family="edge_mm",
+    manifest = msgspec.structs.replace(
+        describe(model, checkpoint),
         licence=_copy_licence(checkpoint, folder),
         provenance=_provenance(checkpoint),
-        image=model.config.image,
-        prompt=prompt,
-        stop_ids=(_stop_id(checkpoint, spec.vocab_size),),
-        grounding=_grounding(model),
-        decoder=DecoderGeometry(
-            spec.layers,
-            spec.kv_heads,
-            spec.head_dim,
-            spec.context,
-            spec.vocab_size,
-            spec.hidden_size,
-        ),
         graphs={target: graphs},
         memory_estimate_bytes=_memory(folder, graphs, spec),
     )
+    (folder / "chat_template.jinja").write_text(manifest.prompt.template, encoding="utf-8")
+    shutil.copy(checkpoint / "tokenizer.json", folder / "tokenizer.json")
     return write_manifest(folder, manifest)
 
 
@@ -114,42 +88,6 @@ class EdgeMMWeights(Mapping[str, npt.NDArray[np.floating]]):
 
     def __len__(self) -> int:
         return len(self._tensors)
-
-
-def image_tokens(vision: ir.Model) -> int:
-    """How many rows of image_embeds the vision graph makes of a frame."""
-    shape = vision.graph.outputs[0].shape
-    if shape is None or not isinstance(shape[1], int):
-        raise ExportError("the vision graph has no fixed number of image tokens")
-    return shape[1]
-
-
-def _stop_id(checkpoint: Path, vocab_size: int) -> int:
-    path = checkpoint / "tokenizer.json"
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # tokenizers raises a bare Exception
-        raise ExportError(f"{path} is not a tokenizer: {error}") from None
-    if tokenizer.get_vocab_size() > vocab_size:
-        raise ExportError(
-            f"{path} has {tokenizer.get_vocab_size()} tokens, the model only {vocab_size}: "
-            "they are not of one checkpoint"
-        )
-    stop = tokenizer.token_to_id(STOP_TOKEN)
-    if stop is None:
-        raise ExportError(f"{path} has no token {STOP_TOKEN}")
-    return int(stop)
-
-
-def _grounding(model: EdgeMM) -> Grounding:
-    config = model.config.grounding
-    if config.codec != "edge_mm" or config.box_source not in ("head", "tokens"):
-        raise ExportError(
-            f"grounding codec {config.codec!r} with boxes from {config.box_source!r} cannot be "
-            "exported: known are codec 'edge_mm', boxes from 'head' or 'tokens'"
-        )
-    box_source: Literal["head", "tokens"] = "head" if has_box_head(model) else "tokens"
-    return Grounding(codec="edge_mm", bins=config.bins, box_source=box_source)
 
 
 def _provenance(checkpoint: Path) -> Provenance:

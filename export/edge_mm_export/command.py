@@ -11,9 +11,9 @@ def main(argv: list[str]) -> int:
     """Run the export; returns the exit code."""
     args = parse_arguments(argv)
 
+    from edge_mm.demo.questions import shipped_frames
     from edge_mm_export.errors import VerificationError
     from edge_mm_export.export import export_checkpoint
-    from edge_mm_export.samples import shipped_frames
 
     try:
         export_checkpoint(

@@ -17,8 +17,8 @@ import onnx_ir as ir
 import torch
 
 from edge_mm.model.edge_mm import EdgeMM
+from edge_mm.model.runners import TorchVision
 from edge_mm_export.decoder import residual_name
-from edge_mm_export.reference import TorchVision
 from edge_mm_export.verify import cosine
 from edge_mm_runtime.bundle import Bundle
 from edge_mm_runtime.decoder import open_decoder

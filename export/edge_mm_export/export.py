@@ -9,12 +9,12 @@ from pathlib import Path
 import msgspec
 
 from edge_mm.model.checkpoint import load_model
+from edge_mm.model.runners import TorchDecoder, TorchVision
 from edge_mm_export.bundle import has_box_head, write_bundle
 from edge_mm_export.decoder import check_target
 from edge_mm_export.drift import first_drifted
 from edge_mm_export.errors import ExportError, VerificationError
 from edge_mm_export.probe import ProbedSession, trace_all
-from edge_mm_export.reference import TorchDecoder, TorchVision
 from edge_mm_export.report import render_report
 from edge_mm_export.samples import read_samples
 from edge_mm_export.verify import Gate, Verification, compare, failures, worst

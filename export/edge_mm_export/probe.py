@@ -66,11 +66,9 @@ class ProbedSession(Session):
     def __init__(
         self, bundle: Path, vision: Runner | None = None, decoder: Runner | None = None
     ) -> None:
-        super().__init__(bundle)
-        recorder = _Recorder(decoder or self._decoder_runner)
-        self._recorder = recorder
-        self._vision = vision or self._vision  # type: ignore[assignment]
-        self._decoder = Decoder(recorder, self.bundle.manifest.decoder)
+        super().__init__(bundle, vision=vision, decoder=decoder)
+        self._recorder = _Recorder(self._decoder_runner)
+        self._decoder = Decoder(self._recorder, self.bundle.manifest.decoder)
 
     def trace(self, sample: Sample) -> Trace:
         """Ask, and keep what the decoder read and said."""

@@ -18,7 +18,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
-OUTPUTS = ("image_embeds", "region_keys", "region_boxes")
+from edge_mm.model.edge_mm import VISION_OUTPUTS
 
 _OPSET = 23
 _SMALL = 1024  # constants of fewer elements are not worth a Cast
@@ -48,7 +48,7 @@ def trace_vision(vision: nn.Module, *, width: int, height: int, box_head: bool) 
             dynamo=True,
             opset_version=_OPSET,
             input_names=["pixel_values"],
-            output_names=list(OUTPUTS if box_head else OUTPUTS[:1]),
+            output_names=list(VISION_OUTPUTS if box_head else VISION_OUTPUTS[:1]),
             verbose=False,
         )
     assert program is not None  # only a call with a path of its own returns None

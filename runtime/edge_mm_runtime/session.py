@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_mm_runtime.answer import Answer, GroundedObject, Mode, Step
-from edge_mm_runtime.bundle import DEFAULT, load_bundle
+from edge_mm_runtime.bundle import DEFAULT, Bundle, load_bundle
 from edge_mm_runtime.decoder import Decoder, open_decoder
 from edge_mm_runtime.errors import BundleError, UsageError
 from edge_mm_runtime.extras import require
@@ -18,7 +18,7 @@ from edge_mm_runtime.grammar import Grammars
 from edge_mm_runtime.grounding import Parsed, Region, parse
 from edge_mm_runtime.guide import Evidence, GroundingGuide, Regions
 from edge_mm_runtime.image import Frame, Placement, check_frame
-from edge_mm_runtime.runner import OnnxRunner
+from edge_mm_runtime.runner import OnnxRunner, Runner
 from edge_mm_runtime.vocabulary import open_tokenizer
 
 TARGET = "cpu"
@@ -30,22 +30,31 @@ class Session:
     with Session() as session:
         answer = session.ask(frame, "find the red cup")
 
-    bundle   "default" (the shipped one) or a folder
-    threads  for each graph; None: all cores that the process may use
+    bundle           "default" (the shipped one), a folder, or an opened Bundle
+    threads          for each graph; None: all cores that the process may use
+    vision, decoder  other engines with the same contract; None: the bundle's graphs
     """
 
-    def __init__(self, bundle: str | Path = DEFAULT, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        bundle: str | Path | Bundle = DEFAULT,
+        threads: int | None = None,
+        *,
+        vision: Runner | None = None,
+        decoder: Runner | None = None,
+    ) -> None:
         if threads is not None and threads < 1:
             raise UsageError(f"threads is {threads}: give at least 1")
         require("cv2", "cpu")  # tells now what the first frame would need
-        self.bundle = load_bundle(bundle)
+        self.bundle = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
         manifest = self.bundle.manifest
-        graphs = self.bundle.graphs(TARGET)
         self._tokenizer, self._vocabulary = open_tokenizer(self.bundle)
         self._grammars = Grammars(self._tokenizer, self._vocabulary)
-        self._vision = OnnxRunner(self.bundle.path(graphs.vision), threads)
-        self._decoder_runner = open_decoder(
-            self.bundle.path(graphs.decoder), manifest.decoder, threads
+        self._vision = vision or OnnxRunner(
+            self.bundle.path(self.bundle.graphs(TARGET).vision), threads
+        )
+        self._decoder_runner = decoder or open_decoder(
+            self.bundle.path(self.bundle.graphs(TARGET).decoder), manifest.decoder, threads
         )
         self._decoder = Decoder(self._decoder_runner, manifest.decoder)
         self._pixel_values: npt.NDArray[np.float32] | None = None

@@ -27,7 +27,7 @@ def drawn_scene(folder: Path, number: int, rng: random.Random) -> dict:
     segmentation = np.zeros(size, np.uint8)
     for item in range(1, 5):
         y, x = rng.randrange(size[0] - 40), rng.randrange(size[1] - 40)
-        segmentation[y:y + rng.randint(12, 36), x:x + rng.randint(12, 36)] = item
+        segmentation[y : y + rng.randint(12, 36), x : x + rng.randint(12, 36)] = item
     objects = []
     for item in range(1, 5):
         rows, columns = np.nonzero(segmentation == item)
@@ -36,14 +36,27 @@ def drawn_scene(folder: Path, number: int, rng: random.Random) -> dict:
             continue
         picture[segmentation == item] = [rng.randrange(256) for _ in range(3)]
         box = [int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1]
-        objects.append({"id": item, "kind": rng.choice(KINDS), "color": rng.choice(COLORS),
-                        "box_xyxy": box, "point_xy": [int(columns[0]), int(rows[0])],
-                        "size_m": rng.uniform(0.03, 0.3)})
+        objects.append(
+            {
+                "id": item,
+                "kind": rng.choice(KINDS),
+                "color": rng.choice(COLORS),
+                "box_xyxy": box,
+                "point_xy": [int(columns[0]), int(rows[0])],
+                "size_m": rng.uniform(0.03, 0.3),
+            }
+        )
     name = f"{number:06d}"
     cv2.imwrite(str(folder / f"{name}.png"), picture)
     cv2.imwrite(str(folder / f"{name}-ids.png"), segmentation)
-    return {"id": name, "image": f"{name}.png", "segmentation": f"{name}-ids.png",
-            "width": size[1], "height": size[0], "objects": objects}
+    return {
+        "id": name,
+        "image": f"{name}.png",
+        "segmentation": f"{name}-ids.png",
+        "width": size[1],
+        "height": size[0],
+        "objects": objects,
+    }
 
 
 @pytest.fixture(scope="session")
@@ -64,11 +77,19 @@ def tokenizer():
 def tiny_config() -> ModelConfig:
     return ModelConfig(
         name="tiny",
-        vision=VisionConfig(neck_channels=16, hidden_size=32, layers=1, heads=2,
-                            intermediate_size=32),
-        language=LanguageConfig(vocab_size=VOCABULARY, hidden_size=32, intermediate_size=32,
-                                num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
-                                head_dim=16))
+        vision=VisionConfig(
+            neck_channels=16, hidden_size=32, layers=1, heads=2, intermediate_size=32
+        ),
+        language=LanguageConfig(
+            vocab_size=VOCABULARY,
+            hidden_size=32,
+            intermediate_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            head_dim=16,
+        ),
+    )
 
 
 @pytest.fixture()
@@ -83,10 +104,19 @@ def imagined_view(rng: random.Random) -> list[Seen]:
     for number in range(1, rng.randint(2, 8)):
         x, y = rng.uniform(0, 0.8), rng.uniform(0, 0.8)
         width, height = rng.uniform(0.05, 0.2), rng.uniform(0.05, 0.2)
-        view.append(Seen(number, rng.choice(KINDS[:6]), rng.choice(COLORS[:5]),
-                         (x, y, x + width, y + height), (x + width / 2, y + height / 2),
-                         (x + width / 2, y + height), rng.choice((0.2, 1.0, 1.0)),
-                         rng.uniform(0.03, 0.3), None))
+        view.append(
+            Seen(
+                number,
+                rng.choice(KINDS[:6]),
+                rng.choice(COLORS[:5]),
+                (x, y, x + width, y + height),
+                (x + width / 2, y + height / 2),
+                (x + width / 2, y + height),
+                rng.choice((0.2, 1.0, 1.0)),
+                rng.uniform(0.03, 0.3),
+                None,
+            )
+        )
     return view
 
 

@@ -41,7 +41,7 @@ def test_scenes_give_the_same_questions_every_time(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "named"),
     [
-        (None, "neither scenes.json nor questions.json"),
+        (None, "neither questions.json nor scenes.json"),
         ('{"pictures": []}', "no question"),
         ("{", "cannot be read"),
         ('{"pictures": [{"file": "a", "questions": [{"text": "x", "mode": "y"}]}]}', "modes: auto"),

@@ -11,8 +11,8 @@ import onnxruntime
 import pytest
 import torch
 
-from edge_mm.model.edge_mm import EdgeMM
-from edge_mm_export.vision import OUTPUTS, halved, trace_vision
+from edge_mm.model.edge_mm import VISION_OUTPUTS, EdgeMM
+from edge_mm_export.vision import halved, trace_vision
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def test_fp32_equals_torch(
     traced: ir.Model, edge_mm: EdgeMM, pixel_values: torch.Tensor, tmp_path: Path
 ) -> None:
     found = run(traced, pixel_values, tmp_path)
-    assert tuple(found) == OUTPUTS
+    assert tuple(found) == VISION_OUTPUTS
     for expected, value in zip(edge_mm.vision_graph()(pixel_values), found.values(), strict=True):
         np.testing.assert_allclose(value, expected.numpy(), atol=1e-4, rtol=1e-4)
 

@@ -57,12 +57,12 @@ def test_the_questions_are_of_several_kinds(frames: Path) -> None:
 def test_annotations_lie_inside_their_pictures(frames: Path) -> None:
     cv2 = pytest.importorskip("cv2")
     real, rendered = (
-        json.loads((frames / name).read_text())["frames"]
-        for name in ("annotations.json", "rendered.json")
+        json.loads((frames / name).read_text())["scenes"]
+        for name in ("scenes.json", "rendered.json")
     )
     assert len(real) == 19
     for frame in real + rendered:
-        height, width = cv2.imread(str(frames / frame["file"])).shape[:2]
+        height, width = cv2.imread(str(frames / frame["image"])).shape[:2]
         assert (width, height) == (frame["width"], frame["height"])
         for x1, y1, x2, y2 in (item["box_xyxy"] for item in frame["objects"]):
             assert 0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height
@@ -170,7 +170,7 @@ def test_demo_prints_draws_and_writes_the_page(
     picture = {"file": "fridge_03.jpg", "questions": [{"text": "find the red can", "objects": [1]}]}
     video = {"file": "bottle-detection.mp4", "text": "find the bottle", "every_s": 20.0}
     (few / "questions.json").write_text(json.dumps({"pictures": [picture], "videos": [video]}))
-    for name in ("annotations.json", picture["file"], video["file"]):
+    for name in ("scenes.json", picture["file"], video["file"]):
         (few / str(name)).symlink_to(frames / str(name))
     monkeypatch.setattr(edge_mm_runtime, "Session", FixedSession, raising=False)
 

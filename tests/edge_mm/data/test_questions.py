@@ -17,8 +17,17 @@ from tests.edge_mm.conftest import imagined_view
 
 
 def item(number: int, kind: str, color: str, x: float, y: float = 0.5, size: float = 0.1) -> Seen:
-    return Seen(number, kind, color, (x, y, x + 0.1, y + 0.1), (x + 0.05, y + 0.05),
-                (x + 0.05, y + 0.1), 1.0, size, None)
+    return Seen(
+        number,
+        kind,
+        color,
+        (x, y, x + 0.1, y + 0.1),
+        (x + 0.05, y + 0.05),
+        (x + 0.05, y + 0.1),
+        1.0,
+        size,
+        None,
+    )
 
 
 def test_answers_can_be_read_and_show_what_they_say(view_rng: random.Random) -> None:
@@ -65,8 +74,11 @@ def test_expressions_by_hand() -> None:
 
 
 def test_relations_by_hand() -> None:
-    left, right, near = item(1, "cup", "red", 0.1), item(2, "bowl", "red", 0.7), item(
-        3, "box", "red", 0.12, 0.85)
+    left, right, near = (
+        item(1, "cup", "red", 0.1),
+        item(2, "bowl", "red", 0.7),
+        item(3, "box", "red", 0.12, 0.85),
+    )
     assert relation(left, right) == "left of" and relation(right, left) == "right of"
     assert relation(near, left) == "in front of" and relation(left, near) == "behind"
     assert holds(left, "left of", right) is True and holds(left, "right of", right) is False

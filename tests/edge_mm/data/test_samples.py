@@ -25,8 +25,12 @@ from edge_mm_runtime.prompt import NANO_TEMPLATE, Prompt
 
 QUESTIONS = [
     Question("exist", "Is there a red cup?", "yes"),
-    Question("locate", "find the blue bowl",
-             "<ref>blue bowl</ref><box><loc001><loc002><loc003><loc004></box>", (7,)),
+    Question(
+        "locate",
+        "find the blue bowl",
+        "<ref>blue bowl</ref><box><loc001><loc002><loc003><loc004></box>",
+        (7,),
+    ),
 ]
 
 
@@ -40,7 +44,7 @@ def test_a_packed_question_is_the_runtimes_prompt(tokenizer, tiny_config: ModelC
         rows = [i for i in asked if i == image]
         assert len(rows) == tiny_config.vision.tokens
         words = [i for i in asked if i != image]
-        assert [i for i in packed if i < tiny_config.language.vocab_size][:len(words)] == words
+        assert [i for i in packed if i < tiny_config.language.vocab_size][: len(words)] == words
 
 
 def test_labels_follow_and_pointers_point(tokenizer, tiny_config: ModelConfig) -> None:
@@ -51,7 +55,8 @@ def test_labels_follow_and_pointers_point(tokenizer, tiny_config: ModelConfig) -
     assert row.ids[row.pointers[0][0]] == tokenizer.token_to_id("<box>")
     said = [i for i in row.labels if i != IGNORE]
     assert tokenizer.decode(said, skip_special_tokens=False) == "".join(
-        q.answer + "<eos>" for q in QUESTIONS)
+        q.answer + "<eos>" for q in QUESTIONS
+    )
 
 
 def test_packing_changes_no_logits(tokenizer, tiny_config: ModelConfig, tiny_model: EdgeMM) -> None:
@@ -63,8 +68,10 @@ def test_packing_changes_no_logits(tokenizer, tiny_config: ModelConfig, tiny_mod
         ids, segments = torch.tensor([row.ids]), torch.tensor([row.segments])
         with torch.no_grad():
             return tiny_model.hidden_states(
-                tiny_model.embed(ids, images), attention_mask(segments, torch.float32),
-                torch.tensor([row.positions]))[0]
+                tiny_model.embed(ids, images),
+                attention_mask(segments, torch.float32),
+                torch.tensor([row.positions]),
+            )[0]
 
     ours = hidden(together)[torch.tensor(together.segments) == 2]
     theirs = hidden(alone)[torch.tensor(alone.segments) == 1]
@@ -96,7 +103,8 @@ def test_crops_keep_labels_on_their_pixels(scene_folder: Path) -> None:
             rows, columns = np.nonzero(ids == item.id)
             box = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
             np.testing.assert_allclose(
-                np.array(item.box) * [width, height, width, height], box, atol=1e-6)
+                np.array(item.box) * [width, height, width, height], box, atol=1e-6
+            )
         targets = cell_targets(ids, view, 30)
         assert set(targets["ids"]) <= {0, *(item.id for item in view)}
         assert relight(frame, random.Random(seed)).shape == frame.shape

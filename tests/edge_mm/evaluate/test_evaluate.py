@@ -30,8 +30,12 @@ def test_places() -> None:
     half = judge(question, answer(objects=(place("x", (10, 20, 50, 70)),)), [CUP], SIZE)
     assert half["locate_acc50"] == 1.0 and half["locate_acc75"] == 0.0
     assert judge(question, answer(found=False), [CUP], SIZE)["locate_acc50"] == 0.0
-    several = judge(Question("locate_all", "", "", (1, 1)), answer(
-        objects=(place("red cup", CUP_BOX),)), [CUP, CUP], SIZE)
+    several = judge(
+        Question("locate_all", "", "", (1, 1)),
+        answer(objects=(place("red cup", CUP_BOX),)),
+        [CUP, CUP],
+        SIZE,
+    )
     assert several["locate_all_f1"] == 2 / 3
 
 
@@ -56,8 +60,8 @@ def test_iou_by_counting_pixels() -> None:
     for _ in range(20):
         (ax, bx), (ay, by) = (np.sort(rng.integers(0, 15, (2, 2)), 1) for _ in range(2))
         a, b = (np.zeros((16, 16), bool) for _ in range(2))
-        a[ay[0]:ay[1] + 1, ax[0]:ax[1] + 1] = True
-        b[by[0]:by[1] + 1, bx[0]:bx[1] + 1] = True
+        a[ay[0] : ay[1] + 1, ax[0] : ax[1] + 1] = True
+        b[by[0] : by[1] + 1, bx[0] : bx[1] + 1] = True
         ours = iou((ax[0], ay[0], ax[1] + 1, ay[1] + 1), (bx[0], by[0], bx[1] + 1, by[1] + 1))
         assert abs(ours - (a & b).sum() / (a | b).sum()) < 1e-9
 

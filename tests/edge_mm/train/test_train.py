@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,10 @@ def recipe_file(tmp_path: Path, scene_folder: Path) -> Path:
 def test_all_stages_and_the_same_weights_after_a_stop(tmp_path: Path, recipe_file: Path) -> None:
     recipe = load_recipe(recipe_file, [])
     whole = train(recipe, tmp_path / "whole")
-    stages = [json.loads(line)["stage"] for line in open(tmp_path / "whole" / "log.jsonl")]
+    stages = [
+        json.loads(line)["stage"]
+        for line in (tmp_path / "whole" / "log.jsonl").read_text().splitlines()
+    ]
     assert stages == ["contrastive", "align", "instruct"]
 
     torch.manual_seed(recipe.train.seed)
@@ -60,8 +64,11 @@ def test_only_the_parts_of_a_stage_learn(tmp_path: Path, recipe_file: Path) -> N
     run = Run(recipe, tmp_path / "run", *start_model(recipe))
     before = {name: tensor.clone() for name, tensor in run.model.named_parameters()}
     run.run_stage(recipe.stages[1])
-    changed = {name.split(".")[0] for name, tensor in run.model.named_parameters()
-               if not torch.equal(tensor, before[name])}
+    changed = {
+        name.split(".")[0]
+        for name, tensor in run.model.named_parameters()
+        if not torch.equal(tensor, before[name])
+    }
     assert changed == {"projector"}
 
 
@@ -78,9 +85,12 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path, recipe_file: Pat
 
 def test_recipes_are_read_strictly(tmp_path: Path, recipe_file: Path) -> None:
     assert load_recipe(recipe_file, ["stages.0.steps=7"]).stages[0].steps == 7
-    for override, message in (("train.sed=3", "did you mean 'seed'"), ("nothing", "name=value"),
-                              ("stages.9.steps=1", "0..2"),
-                              ("stages.0.losses={wish: 1}", "unknown loss 'wish'")):
+    for override, message in (
+        ("train.sed=3", "did you mean 'seed'"),
+        ("nothing", "name=value"),
+        ("stages.9.steps=1", "0..2"),
+        ("stages.0.losses={wish: 1}", "unknown loss 'wish'"),
+    ):
         with pytest.raises(UsageError, match=message):
             load_recipe(recipe_file, [override])
     with pytest.raises(UsageError, match="no recipe"):
@@ -91,4 +101,4 @@ def test_the_rate_rises_stays_and_falls() -> None:
     stage = Stage("s", steps=100, parts=("vision",), losses={"boxes": 1.0}, warmup=10, decay=20)
     rates = [rate(stage, step) for step in range(100)]
     assert rates[0] == 0.1 and rates[10:80] == [1.0] * 70 and rates[-1] < 0.02
-    assert all(a >= b for a, b in zip(rates[80:], rates[81:], strict=False))
+    assert all(a >= b for a, b in pairwise(rates[80:]))

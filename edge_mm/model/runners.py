@@ -12,8 +12,7 @@ import numpy as np
 import torch
 from transformers import DynamicCache
 
-from edge_mm.model.edge_mm import EdgeMM
-from edge_mm_export.vision import OUTPUTS
+from edge_mm.model.edge_mm import VISION_OUTPUTS, EdgeMM
 from edge_mm_runtime.runner import Array, Arrays, TensorSpec
 
 
@@ -22,14 +21,14 @@ class TorchVision:
 
     def __init__(self, model: EdgeMM) -> None:
         self.inputs = {"pixel_values": TensorSpec(np.float32, (1, 3, None, None))}
-        self.outputs = {name: TensorSpec(np.float32, (1, None, None)) for name in OUTPUTS}
+        self.outputs = {name: TensorSpec(np.float32, (1, None, None)) for name in VISION_OUTPUTS}
         self._graph = model.vision_graph().eval()
 
     @torch.no_grad()
     def run(self, inputs: Mapping[str, Array]) -> Arrays:
         """pixel_values [1, 3, H, W] -> the vision graph's outputs."""
         values = self._graph(torch.from_numpy(inputs["pixel_values"]))
-        return {name: value.numpy() for name, value in zip(OUTPUTS, values, strict=True)}
+        return {name: value.numpy() for name, value in zip(VISION_OUTPUTS, values, strict=True)}
 
     def close(self) -> None:
         """Nothing to give back: the model is the caller's."""

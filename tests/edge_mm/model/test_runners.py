@@ -6,16 +6,16 @@ import numpy as np
 import torch
 
 from edge_mm.model.edge_mm import EdgeMM
-from edge_mm_export.reference import TorchDecoder, TorchVision
+from edge_mm.model.runners import TorchDecoder, TorchVision
 
-PREFIX = [1, 420, 421, 422, 423, 5]
+PREFIX = [1, 1280, 1281, 1282, 1283, 5]
 
 
 @torch.no_grad()
-def test_appending_and_going_back_equal_a_fresh_pass(edge_mm: EdgeMM) -> None:
-    pixel_values = np.random.default_rng(0).normal(size=(1, 3, 64, 64)).astype(np.float32)
-    embeds = TorchVision(edge_mm).run({"pixel_values": pixel_values})["image_embeds"]
-    decoder = TorchDecoder(edge_mm)
+def test_appending_and_going_back_equal_a_fresh_pass(tiny_model: EdgeMM) -> None:
+    pixel_values = np.random.default_rng(0).normal(size=(1, 3, 240, 240)).astype(np.float32)
+    embeds = TorchVision(tiny_model).run({"pixel_values": pixel_values})["image_embeds"]
+    decoder = TorchDecoder(tiny_model)
 
     def feed(ids: list[int], total: int) -> tuple[np.ndarray, np.ndarray]:
         outputs = decoder.run(
@@ -31,7 +31,7 @@ def test_appending_and_going_back_equal_a_fresh_pass(edge_mm: EdgeMM) -> None:
     feed(PREFIX, 6)
     feed([7, 8, 9], 9)
     logits, query = feed([10, 11], 8)  # forgets 7 8 9
-    inputs = edge_mm.embed(torch.tensor([[*PREFIX, 10, 11]]), torch.from_numpy(embeds))
-    hidden = edge_mm.hidden_states(inputs)[:, -1]
-    np.testing.assert_allclose(logits, edge_mm.lm.lm_head(hidden).numpy(), atol=1e-4)
-    np.testing.assert_allclose(query, edge_mm.region_query(hidden).numpy(), atol=1e-4)
+    inputs = tiny_model.embed(torch.tensor([[*PREFIX, 10, 11]]), torch.from_numpy(embeds))
+    hidden = tiny_model.hidden_states(inputs)[:, -1]
+    np.testing.assert_allclose(logits, tiny_model.lm.lm_head(hidden).numpy(), atol=1e-4)
+    np.testing.assert_allclose(query, tiny_model.region_query(hidden).numpy(), atol=1e-4)

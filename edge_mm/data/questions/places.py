@@ -1,0 +1,70 @@
+"""Questions whose answer is a place: locate, locate all, point, and what is not there."""
+
+from __future__ import annotations
+
+import random
+
+from edge_mm.data.questions.common import (
+    Question,
+    View,
+    absent_noun,
+    clear_ones,
+    present_noun,
+    regions,
+)
+from edge_mm.data.refer import expression, find
+from edge_mm.data.templates import sentence
+from edge_mm.words import plural
+from edge_mm_runtime.grounding import NONE, format_objects, format_point
+
+MAX_COUNT = 6
+
+
+def locate(view: View, rng: random.Random, held_out: bool) -> Question | None:
+    if not (clear := clear_ones(view)):
+        return None
+    target = rng.choice(clear)
+    words = expression(target, view, rng)
+    if words is None:
+        return locate_all(view, rng, held_out)
+    return Question(
+        "locate",
+        sentence("locate", rng, held_out).format(x=words),
+        format_objects(regions([target])),
+        (target.id,),
+    )
+
+
+def locate_all(view: View, rng: random.Random, held_out: bool) -> Question | None:
+    noun = present_noun(view, rng)
+    if noun is None or not 1 <= len(targets := find(noun, view)) <= MAX_COUNT:
+        return None
+    text = sentence("locate_all", rng, held_out).format(x=noun.say(rng, plural), x1=noun.say(rng))
+    if rng.random() < 0.3 or (noun.word == "object" and noun.color is None):
+        text = sentence("locate", rng, held_out).format(x=noun.say(rng))
+    return Question(
+        "locate_all", text, format_objects(regions(targets)), tuple(item.id for item in targets)
+    )
+
+
+def absent(view: View, rng: random.Random, held_out: bool) -> Question | None:
+    noun = absent_noun(view, rng)
+    if noun is None:
+        return None
+    name = rng.choice(("locate", "locate", "locate", "locate_all", "point"))
+    text = sentence(name, rng, held_out)
+    many = name == "locate_all"
+    return Question(
+        "absent", text.format(x=noun.say(rng, plural if many else str), x1=noun.say(rng)), NONE
+    )
+
+
+def point(view: View, rng: random.Random, held_out: bool) -> Question | None:
+    if not (clear := clear_ones(view)):
+        return None
+    target = rng.choice(clear)
+    words = expression(target, view, rng)
+    if words is None:
+        return None
+    answer = f"<ref>{target.label}</ref>{format_point(target.point)}"
+    return Question("point", sentence("point", rng, held_out).format(x=words), answer, (target.id,))

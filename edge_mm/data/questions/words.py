@@ -1,0 +1,162 @@
+"""Questions whose answer is a word or a sentence."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+from edge_mm.data.questions.common import (
+    DIRECTIONS,
+    Question,
+    View,
+    absent_noun,
+    clear_ones,
+    clear_pair,
+    present_noun,
+)
+from edge_mm.data.refer import (
+    Noun,
+    containment,
+    expression,
+    find,
+    holds,
+    nouns_for,
+    relation,
+    say_relation,
+    unclear,
+)
+from edge_mm.data.templates import sentence
+from edge_mm.words import COLORS, SYNONYMS, plural
+from edge_mm_runtime.grounding import format_point
+
+LARGER, SMALLER = ("bigger", "larger"), ("smaller",)
+COLOR_WORDS = {*COLORS, *SYNONYMS["gray"], *SYNONYMS["purple"]}
+
+
+def exist(view: View, rng: random.Random, held_out: bool) -> Question | None:
+    there = rng.random() < 0.5
+    noun = present_noun(view, rng) if there else absent_noun(view, rng)
+    if noun is None or noun == Noun("object"):
+        return None
+    return Question(
+        "exist", sentence("exist", rng, held_out).format(x=noun.say(rng)), "yes" if there else "no"
+    )
+
+
+def count(view: View, rng: random.Random, held_out: bool) -> Question | None:
+    roll = rng.random()
+    if roll < 0.15:
+        noun = absent_noun(view, rng)
+    elif roll < 0.3:
+        noun = Noun("object")
+    else:
+        candidates = [n for item in view for n in nouns_for(item)]
+        many = [n for n in candidates if len(find(n, view)) > 1]
+        noun = rng.choice(many if many and rng.random() < 0.6 else candidates or [Noun("object")])
+    if noun is None or unclear(noun, view) or len(find(noun, view)) > 9:
+        return None
+    return Question(
+        "count",
+        sentence("count", rng, held_out).format(x=noun.say(rng, plural)),
+        str(len(find(noun, view))),
+    )
+
+
+def color(view: View, rng: random.Random, held_out: bool) -> Question | None:
+    clear = [item for item in clear_ones(view) if item.color]
+    if not clear:
+        return None
+    target = rng.choice(clear)
+    for _ in range(6):
+        words = expression(target, view, rng)
+        if words and COLOR_WORDS.isdisjoint(words.split(" the ")[0].split()):
+            return Question(
+                "color", sentence("color", rng, held_out).format(x=words), target.color or ""
+            )
+    return None
+
+
+def compare(view: View, rng: random.Random, held_out: bool) -> Question | None:
+    pair = clear_pair(view, rng)
+    if pair is None:
+        return None
+    a, a_words, b, b_words = pair
+    big, small = (a, b) if a.size_m > b.size_m else (b, a)
+    if big.size_m < 1.3 * small.size_m or a.label == b.label:
+        return None
+    larger = rng.random() < 0.6
+    text = sentence("compare", rng, held_out).format(
+        c=rng.choice(LARGER if larger else SMALLER), x=a_words, y=b_words
+    )
+    return Question("compare", text, (big if larger else small).label)
+
+
+def relation_yes_no(view: View, rng: random.Random, held_out: bool) -> Question | None:
+    pair = clear_pair(view, rng)
+    if pair is None:
+        return None
+    a, a_words, b, b_words = pair
+    inside = [item for item in view if item.contained_in is not None]
+    name = rng.choice(DIRECTIONS if not inside or rng.random() < 0.7 else ("in", "on"))
+    true = holds(a, name, b)
+    if name in ("in", "on") and a.contained_in == b.id:
+        name = containment(b)
+    if true is None:
+        return None
+    text = sentence("relation", rng, held_out).format(
+        x=a_words, y=b_words, r=say_relation(name, rng)
+    )
+    return Question("relation", text, "yes" if true else "no")
+
+
+def relation_where(view: View, rng: random.Random, held_out: bool) -> Question | None:
+    pair = clear_pair(view, rng)
+    if pair is None:
+        return None
+    a, a_words, b, b_words = pair
+    name = relation(a, b)
+    if name is None:
+        return None
+    return Question("relation", sentence("where", rng, held_out).format(x=a_words, y=b_words), name)
+
+
+def relation_what(view: View, rng: random.Random, held_out: bool) -> Question | None:
+    clear = clear_ones(view)
+    if len(clear) < 2:
+        return None
+    anchor = rng.choice(clear)
+    words = expression(anchor, view, rng)
+    name = rng.choice((*DIRECTIONS, "in", "on"))
+    verdicts = [(item, holds(item, name, anchor)) for item in view if item.id != anchor.id]
+    right = [item for item, verdict in verdicts if verdict is not False]
+    if words is None or len(right) != 1 or holds(right[0], name, anchor) is not True:
+        return None
+    if right[0].contained_in == anchor.id:
+        name = containment(anchor)
+    text = sentence("what", rng, held_out).format(r=say_relation(name, rng), y=words)
+    return Question("relation", text, right[0].label)
+
+
+def identify(view: View, rng: random.Random, held_out: bool) -> Question | None:
+    if not (clear := clear_ones(view)):
+        return None
+    target = rng.choice(clear)
+    place = "".join(format_point(target.point))
+    return Question("identify", sentence("identify", rng, held_out).format(p=place), target.label)
+
+
+def caption(view: View, rng: random.Random, held_out: bool) -> Question | None:
+    clear = clear_ones(view)
+    if not 1 <= len(clear) <= 8:
+        return None
+    labels = [item.label for item in sorted(clear, key=lambda item: item.centre)]
+    said = [
+        f"{_article(label)} {label}" if number == 1 else f"{number} {plural(label)}"
+        for label, number in Counter(labels).items()
+    ]
+    text = " and ".join(filter(None, (", ".join(said[:-1]), said[-1])))
+    return Question("caption", sentence("caption", rng, held_out), text)
+
+
+def _article(label: str) -> str:
+    return "an" if label[0] in "aeio" else "a"

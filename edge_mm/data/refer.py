@@ -28,7 +28,10 @@ class Noun:
     color: str | None = None
 
     def matches(self, item: Seen) -> bool:
-        return item.kind in MEANINGS[self.word] and self.color in (None, item.color)
+        return item.kind in MEANINGS.get(self.word, (self.word,)) and self.color in (
+            None,
+            item.color,
+        )
 
     def say(self, rng: random.Random, number: Callable[[str], str] = str) -> str:
         """The words, with a synonym now and then; `number` makes a plural of the kind word."""

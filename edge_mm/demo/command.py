@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 def main(argv: list[str]) -> int:
     """Run the demo; returns the exit code."""
     args = parse_arguments(argv)
+    if args.train:
+        from edge_mm.demo.train import run_line
+
+        run_line(args.out or Path("demo_train"), args.bundle)
+        return 0
+    args.out = args.out or Path("demo_out")
     from edge_mm.demo.questions import load_questions, shipped_frames
 
     folder = args.frames or shipped_frames()
@@ -58,7 +64,12 @@ def main(argv: list[str]) -> int:
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="edge-mm demo", description=__doc__)
     parser.add_argument("--bundle", default="default", help="bundle folder or name (default)")
-    parser.add_argument("--out", type=Path, default=Path("demo_out"), help="folder to write")
+    parser.add_argument(
+        "--train",
+        action="store_true",
+        help="run the whole line at toy size instead: data, training, export, questions",
+    )
+    parser.add_argument("--out", type=Path, help="folder to write (demo_out, or demo_train)")
     parser.add_argument(
         "--frames", type=Path, help="folder with pictures and questions.json (examples/frames)"
     )

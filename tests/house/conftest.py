@@ -15,8 +15,8 @@ Shell = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def shell(tmp_path: Path, repository: Path) -> Shell:
-    """Run a command in an empty folder that sees only examples/ and recipes/ of the repository."""
-    for name in ("examples", "recipes"):
+    """Run a command in an empty folder that sees examples/, recipes/ and models/ and no more."""
+    for name in ("examples", "recipes", "models"):
         if (repository / name).is_dir():
             (tmp_path / name).symlink_to(repository / name)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"

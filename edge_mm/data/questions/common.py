@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from edge_mm.data.refer import CLEARLY_SEEN, Noun, expression, nouns_for, unclear
 from edge_mm.data.scenes import Seen
-from edge_mm.words import COLORS, KINDS, MEANINGS
+from edge_mm.words import COLORS, KINDS
 from edge_mm_runtime.grounding import Region
 
 DIRECTIONS = ("left of", "right of", "in front of", "behind")
@@ -34,7 +34,7 @@ def regions(items: Sequence[Seen]) -> list[Region]:
 
 def absent_noun(view: View, rng: random.Random) -> Noun | None:
     """A noun for nothing in the view; mostly a hard one: its colour or its kind is there."""
-    kinds = sorted({item.kind for item in view if item.kind in MEANINGS})
+    kinds = sorted({item.kind for item in view})
     colors = sorted({item.color for item in view if item.color})
     for _ in range(8):
         hard = rng.random()

@@ -55,8 +55,8 @@ class MBConv(nn.Module):
         self.residual = stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
-        y = x if self.expand is None else F.relu6(self.expand(x))
-        y = self.project(F.relu6(self.depthwise(y)))
+        y = x if self.expand is None else F.relu6(self.expand(x), inplace=True)
+        y = self.project(F.relu6(self.depthwise(y), inplace=True))
         return x + y if self.residual else y
 
 
@@ -80,7 +80,7 @@ class EfficientNetLite0(nn.Module):
         self.blocks = nn.ModuleList(blocks)
 
     def forward(self, pixel_values: Tensor) -> list[Tensor]:
-        x = F.relu6(self.stem(pixel_values))
+        x = F.relu6(self.stem(pixel_values), inplace=True)
         features = []
         for index, block in enumerate(self.blocks):
             x = block(x)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -14,6 +15,7 @@ from edge_mm_runtime.bundle import (
     BundleManifest,
     Confidence,
     DecoderGeometry,
+    FileEntry,
     Grounding,
     Provenance,
 )
@@ -35,6 +37,7 @@ def open_checkpoint(folder: Path) -> Session:
 
 def describe(model: EdgeMM, folder: Path) -> BundleManifest:
     """What a bundle of this model says of it, without graphs and files."""
+    tokenizer = (folder / "tokenizer.json").read_bytes()
     config, spoken = model.config, model.config.grounding
     return BundleManifest(
         name=config.name,
@@ -60,6 +63,7 @@ def describe(model: EdgeMM, folder: Path) -> BundleManifest:
             hidden_size=config.language.hidden_size,
         ),
         graphs={},
+        files=(FileEntry("tokenizer.json", len(tokenizer), hashlib.sha256(tokenizer).hexdigest()),),
     )
 
 

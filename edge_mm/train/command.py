@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 
@@ -26,6 +27,7 @@ def main(argv: list[str]) -> int:
 
     from edge_mm_runtime.extras import require
 
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # huge pages: a tenth faster on a CPU
     require("torch", "train")
     require("transformers", "train")
     from edge_mm.train.loop import train

@@ -121,46 +121,42 @@ class Run:
         optimizer = self._optimizer(stage)
         factors = [group["lr"] for group in optimizer.param_groups]
         trained = [p for group in optimizer.param_groups for p in group["params"]]
-        bf16 = self.recipe.train.precision == "bf16"
-        sums: dict[str, float] = {}
+        window: list[dict[str, float]] = []
         began, saved = time.monotonic(), time.monotonic()
         for batch in self._batches(stage, last - self.step):
             for group, factor in zip(optimizer.param_groups, factors, strict=True):
                 group["lr"] = factor * rate(stage, self.step)
-            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-                losses = compute_losses(self.model, batch, stage.losses, self.words)
-            total = sum(
-                (weight * losses[name] for name, weight in stage.losses.items()),
-                start=torch.zeros(()),
-            )
-            if not torch.isfinite(total):
-                raise TrainingError(
-                    f"the loss is {total.item()} at step {self.step} of stage {stage.name}; the "
-                    f"last checkpoint is whole: lower learning_rate, then --resume"
-                )
             optimizer.zero_grad(set_to_none=True)
-            total.backward()
+            window.append(self._backward(stage, batch))
             torch.nn.utils.clip_grad_norm_(trained, self.recipe.train.clip)
             optimizer.step()
             self._update_average()
             self.step += 1
             self.samples_seen += stage.batch_size
-            for name in stage.losses:
-                sums[name] = sums.get(name, 0.0) + losses[name].item()
             if self.step % self.recipe.train.log_every == 0 or self.step == last:
-                steps = self.step % self.recipe.train.log_every or self.recipe.train.log_every
-                self._log(
-                    stage,
-                    {name: value / steps for name, value in sums.items()},
-                    steps * stage.batch_size / (time.monotonic() - began),
-                )
-                sums, began = {}, time.monotonic()
+                self._log(stage, window, time.monotonic() - began)
+                window, began = [], time.monotonic()
             if time.monotonic() - saved > 60 * self.recipe.train.checkpoint_minutes:
                 self._keep_optimizer(optimizer)
                 self.save()
                 saved = time.monotonic()
         self.stage_index, self.step, self.optimizer_state = self.stage_index + 1, 0, {}
         self.save()
+
+    def _backward(self, stage: Stage, batch: Batch) -> dict[str, float]:
+        """Gradients of the weighted losses of a batch; returns each loss."""
+        bf16 = self.recipe.train.precision == "bf16"
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            losses = compute_losses(self.model, batch, stage.losses, self.words)
+        weighted = [weight * losses[name] for name, weight in stage.losses.items()]
+        total = torch.stack(weighted).sum()
+        if not torch.isfinite(total):
+            raise TrainingError(
+                f"the loss is {total.item()} at step {self.step} of stage {stage.name}; the last "
+                f"checkpoint is whole: lower learning_rate, then --resume"
+            )
+        total.backward()
+        return {name: losses[name].item() for name in stage.losses}
 
     def _optimizer(self, stage: Stage) -> torch.optim.Optimizer:
         by_part = parts(self.model)
@@ -219,24 +215,25 @@ class Run:
                 self.average[name].copy_(tensor)
         torch._foreach_lerp_(ours, theirs, 1 - keep)
 
-    def _log(self, stage: Stage, losses: dict[str, float], speed: float) -> None:
+    def _log(self, stage: Stage, window: list[dict[str, float]], seconds: float) -> None:
+        means = {name: sum(step[name] for step in window) / len(window) for name in stage.losses}
         line = {
             "stage": stage.name,
             "step": self.step,
             "samples": self.samples_seen,
-            "samples_per_s": round(speed, 1),
+            "samples_per_s": round(len(window) * stage.batch_size / seconds, 1),
             "rate": round(rate(stage, self.step - 1), 4),
-            **{name: round(value, 4) for name, value in losses.items()},
+            **{name: round(value, 4) for name, value in means.items()},
         }
         with (self.out / "log.jsonl").open("a") as log:
             log.write(json.dumps(line) + "\n")
         print(" ".join(f"{name}={value}" for name, value in line.items()), flush=True)
 
-    def _names(self, optimizer: torch.optim.Optimizer) -> dict[int, str]:
+    def _names(self) -> dict[int, str]:
         return {id(parameter): name for name, parameter in self.model.named_parameters()}
 
     def _keep_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
-        names = self._names(optimizer)
+        names = self._names()
         self.optimizer_state = {
             f"{names[id(parameter)]}|{key}": value
             for parameter, state in optimizer.state.items()
@@ -246,7 +243,7 @@ class Run:
     def _restore_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
         if not self.optimizer_state:
             return
-        names = self._names(optimizer)
+        names = self._names()
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 for key in ("step", "exp_avg", "exp_avg_sq"):
@@ -287,6 +284,8 @@ class Run:
         state = self.out / "state"
         if not (state / "progress.json").is_file():
             raise TrainingError(f"nothing to resume: {state} holds no saved run")
+        self.tokenizer = load_tokenizer(self.out / "checkpoint")
+        self.words = Words(self.tokenizer)
         progress = json.loads((state / "progress.json").read_text())
         self.stage_index, self.step = progress["stage"], progress["step"]
         self.samples_seen = progress["samples"]

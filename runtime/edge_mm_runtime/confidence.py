@@ -24,11 +24,16 @@ def presence(logits: Floats, opening: int, denying: Sequence[int]) -> float:
     return float(softmax(logits[[opening, *denying]])[0])
 
 
-def region_mass(scores: Floats, boxes: Floats) -> tuple[int, float]:
-    """Best cell of scores [P], and the mass of the cells whose box [P, 4] agrees with its box."""
+def region_place(scores: Floats, places: Floats) -> tuple[npt.NDArray[np.float32], float]:
+    """The pointed place [6] and its mass: scores [P], places [P, 6] with the box in front.
+
+    The best cell and those whose box agrees with its box say it together, weighted by their mass.
+    """
     mass = softmax(scores)
-    best = int(mass.argmax())
-    return best, min(1.0, float(mass[iou(boxes[best], boxes) >= AGREES_IOU].sum()))
+    agree = iou(places[mass.argmax(), :4], places[:, :4]) >= AGREES_IOU
+    weight = np.where(agree, mass, 0.0)
+    total = float(weight.sum())
+    return (weight @ places / total).astype(np.float32), min(1.0, total)
 
 
 def token_mass(probabilities: Sequence[float]) -> float:

@@ -74,8 +74,8 @@ class GroundingGuide:
         if self._regions is None or position.region_query is None:
             raise ValueError("there is no region head to point with")
         scores = self._regions.keys @ position.region_query
-        best, mass = confidence.region_mass(scores, self._regions.boxes[:, :4])
-        place = tidy(self._regions.boxes[best])
+        place, mass = confidence.region_place(scores, self._regions.boxes)
+        place = tidy(place)
         self._places.append((place, mass))
         spoken, closing = (place[:4], v.end_box) if token == v.box else (place[4:], v.end_point)
         bins = self._grounding.bins

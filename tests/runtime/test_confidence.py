@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_mm_runtime.confidence import calibrate, iou, presence, region_mass, softmax, token_mass
+from edge_mm_runtime.confidence import calibrate, iou, presence, region_place, softmax, token_mass
 
 
 def test_presence_leaves_the_other_tokens_out() -> None:
@@ -16,17 +16,19 @@ def test_presence_leaves_the_other_tokens_out() -> None:
     assert presence(logits, 1, [3]) == 1.0
 
 
-def test_region_mass_adds_up_the_cells_that_agree() -> None:
-    box = [0.1, 0.1, 0.5, 0.5]
-    boxes = np.array([box, [0.11, 0.1, 0.5, 0.5], [0.6, 0.6, 0.9, 0.9], box], np.float32)
-    scores = np.log(np.array([0.4, 0.2, 0.3, 0.1], np.float32))
-    best, mass = region_mass(scores, boxes)
-    assert (best, mass) == (0, pytest.approx(0.7))
+def test_agreeing_cells_say_the_place_together() -> None:
+    first, near, far = [0.1, 0.1, 0.5, 0.5, 0.3, 0.3], [0.2, 0.1, 0.5, 0.5, 0.4, 0.3], [0.6] * 6
+    places = np.array([first, near, far], np.float32)
+    place, mass = region_place(np.log(np.array([0.45, 0.15, 0.4], np.float32)), places)
+    assert mass == pytest.approx(0.6)
+    np.testing.assert_allclose(place, 0.75 * np.array(first) + 0.25 * np.array(near), atol=1e-6)
 
 
 def test_an_empty_box_still_agrees_with_itself() -> None:
-    boxes = np.array([[0.5, 0.5, 0.5, 0.5], [0, 0, 1, 1]], np.float32)
-    assert region_mass(np.array([0.0, -50.0]), boxes) == (0, pytest.approx(1.0))
+    places = np.array([[0.5, 0.5, 0.5, 0.5, 0.5, 0.5], [0, 0, 1, 1, 0.5, 0.5]], np.float32)
+    place, mass = region_place(np.array([0.0, -50.0]), places)
+    np.testing.assert_allclose(place, places[0])
+    assert mass == pytest.approx(1.0)
 
 
 def test_token_mass_is_the_geometric_mean() -> None:

@@ -26,9 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 
 # Which extra brings a package, for the error when it is not installed.
 EXTRAS = {
-    "accelerate": "train",
     "cv2": "cpu",
-    "efficientnet_lite_pytorch": "train",
     "mujoco": "data",
     "onnx": "export",
     "onnxruntime": "cpu",

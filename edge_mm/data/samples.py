@@ -36,7 +36,7 @@ from edge_mm.words import COLORS, KINDS
 from edge_mm_runtime.errors import UsageError
 
 IGNORE = -100
-LOCATION_WEIGHT = 0.3  # of a location token in the language loss: the region head does the work
+LOCATION_WEIGHT = 0.1  # of a location token in the language loss: the region head does the work
 
 
 @dataclass(slots=True)

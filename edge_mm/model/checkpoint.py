@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
-from torch import Tensor
+from torch import Tensor, nn
 
 from edge_mm.model.config import SCHEMA, ModelConfig
 from edge_mm.model.edge_mm import EdgeMM
@@ -80,23 +80,32 @@ def load_config(folder: Path) -> ModelConfig:
 
 def load_model(folder: Path) -> EdgeMM:
     """A checkpoint as an fp32 model in eval mode."""
-    config = load_config(folder)
-    path = Path(folder) / WEIGHTS
+    model = EdgeMM(load_config(folder))
+    weights = _read_weights(Path(folder))
+    if "lm.lm_head.weight" not in weights:  # tied to the embedding
+        weights["lm.lm_head.weight"] = weights.get("lm.model.embed_tokens.weight", torch.empty(0))
+    _load(model, weights, Path(folder))
+    return model.eval()
+
+
+def load_backbone(model: EdgeMM, folder: Path) -> None:
+    """Pretrained weights into the eye of the vision tower."""
+    _load(model.vision.backbone, _read_weights(folder), folder)
+
+
+def _read_weights(folder: Path) -> dict[str, Tensor]:
+    path = folder / WEIGHTS
     if not path.is_file():
         raise CheckpointError(f"{path} is missing")
     try:
-        weights = load_file(str(path))
+        return {name: tensor.float() for name, tensor in load_file(str(path)).items()}
     except SafetensorError as error:
         raise CheckpointError(f"{path} is damaged: {error}") from error
-    model = EdgeMM(config)
-    missing, unexpected = model.load_state_dict(
-        {name: tensor.float() for name, tensor in weights.items()}, strict=False
-    )
-    missing = [name for name in missing if name != "lm.lm_head.weight"]
-    if missing or unexpected:
-        raise CheckpointError(
-            f"{path} does not fit its config.json: "
-            f"missing {missing[:3]}, unexpected {unexpected[:3]}"
-        )
-    model.lm.tie_weights()
-    return model.eval()
+
+
+def _load(module: nn.Module, weights: dict[str, Tensor], folder: Path) -> None:
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as error:  # names or shapes; torch lists them all
+        first = str(error).splitlines()[1].strip()
+        raise CheckpointError(f"{folder / WEIGHTS} does not fit its model: {first}") from error

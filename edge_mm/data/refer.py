@@ -92,9 +92,16 @@ def holds(a: Seen, name: str, b: Seen) -> bool | None:
     return None if abs(distance) < clear else distance > 0
 
 
-def expression(target: Seen, view: Sequence[Seen], rng: random.Random) -> str | None:
-    """Words (without an article) that mean `target` and nothing else in the view."""
-    makers = [_by_noun, _by_noun, _by_noun, _by_relation, _by_relation, _by_order, _by_size]
+def expression(
+    target: Seen, view: Sequence[Seen], rng: random.Random, relations: bool = True
+) -> str | None:
+    """Words (without an article) that mean `target` and nothing else in the view.
+
+    `relations=False` leaves out "left of the ..." where the question is about just that.
+    """
+    makers = [_by_noun, _by_noun, _by_noun, _by_order, _by_size]
+    if relations:
+        makers += [_by_relation, _by_relation]
     rng.shuffle(makers)
     for maker in dict.fromkeys(makers):
         words = maker(target, view, rng)

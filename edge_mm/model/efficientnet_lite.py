@@ -9,6 +9,7 @@ tensorflow/tpu/models/official/efficientnet/lite, Apache-2.0).
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -78,11 +79,24 @@ class EfficientNetLite0(nn.Module):
                 self.taps.append(len(blocks) - 1)
         self.blocks = nn.ModuleList(blocks)
 
-    def forward(self, pixel_values: Tensor) -> list[Tensor]:
-        x = F.relu6(self.stem(pixel_values), inplace=True)
-        features = []
-        for index, block in enumerate(self.blocks):
-            x = block(x)
+    def forward(self, pixel_values: Tensor, frozen: int = 0) -> list[Tensor]:
+        """No graph is kept for the stem and the first `frozen` blocks, if any are frozen."""
+        features: list[Tensor] = []
+        if frozen:
+            with torch.no_grad():
+                x = self._through(self._stem(pixel_values), range(frozen), features)
+        else:
+            x = self._stem(pixel_values)
+        self._through(x, range(frozen, len(self.blocks)), features)
+        return features
+
+    def _stem(self, pixel_values: Tensor) -> Tensor:
+        x = self.stem(pixel_values.to(self.stem.weight.dtype))
+        return F.relu6(x, inplace=True)
+
+    def _through(self, x: Tensor, blocks: range, features: list[Tensor]) -> Tensor:
+        for index in blocks:
+            x = self.blocks[index](x)
             if index in self.taps:
                 features.append(x)
-        return features
+        return x

@@ -72,12 +72,10 @@ class VisionTower(nn.Module):
         self.norm = nn.LayerNorm(config.hidden_size)
 
     def features(self, pixel_values: Tensor) -> list[Tensor]:
-        """The pretrained features; without a graph, and in bf16, while the backbone is frozen."""
-        if next(self.backbone.parameters()).requires_grad:
-            return self.backbone(pixel_values)
-        with torch.no_grad():
-            dtype = next(self.backbone.parameters()).dtype
-            return self.backbone(pixel_values.to(dtype))
+        """The pretrained features; blocks at the front that do not learn keep no graph."""
+        learning = [next(block.parameters()).requires_grad for block in self.backbone.blocks]
+        frozen = learning.index(True) if True in learning else len(learning)
+        return self.backbone(pixel_values, frozen)
 
     def forward(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
         fine = self.neck(self.features(pixel_values))

@@ -31,6 +31,7 @@ from edge_mm.train.losses import Words, compute_losses
 from edge_mm.train.recipe import Recipe, Stage
 from edge_mm_runtime.errors import EdgeMMError
 
+TOP = 8  # the eye's blocks from here on see at strides 16 and 32: the part `backbone_top`
 WORTH_COMPILING = 1000  # steps: a shorter stage would spend its time in the compiler
 
 
@@ -69,11 +70,12 @@ def start_model(recipe: Recipe) -> tuple[EdgeMM, Tokenizer]:
 
 def parts(model: EdgeMM) -> dict[str, list[nn.Parameter]]:
     """The model's parameters by the names that recipes use."""
-    vision, backbone = model.vision, list(model.vision.backbone.parameters())
-    frozen = {id(parameter) for parameter in backbone}
+    vision, backbone = model.vision, model.vision.backbone
+    eye = {id(parameter) for parameter in backbone.parameters()}
     return {
-        "backbone": backbone,
-        "vision": [p for p in vision.parameters() if id(p) not in frozen]
+        "backbone": [*backbone.stem.parameters(), *backbone.blocks[:TOP].parameters()],
+        "backbone_top": list(backbone.blocks[TOP:].parameters()),
+        "vision": [p for p in vision.parameters() if id(p) not in eye]
         + list(model.image_projection.parameters()),
         "projector": list(model.projector.parameters()),
         "regions": [*model.regions.parameters(), *model.region_query.parameters()],
@@ -170,8 +172,10 @@ class Run:
                 for decay, chosen in ((self.recipe.train.weight_decay, [2, 4]), (0.0, [0, 1, 3])):
                     group = [p for p in parameters if p.dim() in chosen]
                     groups.append({"params": group, "lr": learning_rate, "weight_decay": decay})
-        frozen = "backbone" not in stage.parts and self.recipe.train.precision == "bf16"
-        self.model.vision.backbone.to(torch.bfloat16 if frozen else torch.float32)
+        for module in (self.model.vision.backbone.stem, *self.model.vision.backbone.blocks):
+            frozen = not next(module.parameters()).requires_grad
+            bf16 = frozen and self.recipe.train.precision == "bf16"
+            module.to(torch.bfloat16 if bf16 else torch.float32)
         self.model.to(memory_format=torch.channels_last)
         optimizer = torch.optim.AdamW(
             [g for g in groups if g["params"]], betas=(0.9, 0.98), fused=True

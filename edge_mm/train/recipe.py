@@ -12,7 +12,7 @@ import yaml
 from edge_mm.model.config import LanguageConfig, VisionConfig
 from edge_mm_runtime.errors import UsageError
 
-PARTS = ("backbone", "vision", "projector", "regions", "language")
+PARTS = ("backbone", "backbone_top", "vision", "projector", "regions", "language")
 LOSSES = ("language", "pointing", "boxes", "looks", "sea", "contrastive")
 
 

@@ -62,11 +62,13 @@ def clear_ones(view: View) -> list[Seen]:
     return [item for item in view if item.visible >= CLEARLY_SEEN]
 
 
-def clear_pair(view: View, rng: random.Random) -> tuple[Seen, str, Seen, str] | None:
-    """Two clear objects, each with words of its own."""
+def clear_pair(
+    view: View, rng: random.Random, relations: bool = True
+) -> tuple[Seen, str, Seen, str] | None:
+    """Two clear objects, each with words of its own (see refer.expression for `relations`)."""
     clear = clear_ones(view)
     if len(clear) < 2:
         return None
     a, b = rng.sample(clear, 2)
-    a_words, b_words = expression(a, view, rng), expression(b, view, rng)
+    a_words, b_words = (expression(item, view, rng, relations) for item in (a, b))
     return None if a_words is None or b_words is None else (a, a_words, b, b_words)

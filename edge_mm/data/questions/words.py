@@ -92,7 +92,7 @@ def compare(view: View, rng: random.Random, held_out: bool) -> Question | None:
 
 
 def relation_yes_no(view: View, rng: random.Random, held_out: bool) -> Question | None:
-    pair = clear_pair(view, rng)
+    pair = clear_pair(view, rng, relations=False)
     if pair is None:
         return None
     a, a_words, b, b_words = pair
@@ -110,7 +110,7 @@ def relation_yes_no(view: View, rng: random.Random, held_out: bool) -> Question 
 
 
 def relation_where(view: View, rng: random.Random, held_out: bool) -> Question | None:
-    pair = clear_pair(view, rng)
+    pair = clear_pair(view, rng, relations=False)
     if pair is None:
         return None
     a, a_words, b, b_words = pair

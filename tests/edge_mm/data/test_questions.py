@@ -109,3 +109,10 @@ def test_every_type_can_be_asked() -> None:
     rng = random.Random(0)
     for name in MAKERS:
         assert any(ask(imagined_view(rng), rng, kinds=[name]) for _ in range(200)), name
+
+
+def test_a_question_about_a_relation_does_not_tell_it() -> None:
+    left, right = item(1, "cup", "red", 0.1), item(2, "bowl", "red", 0.7)
+    for seed in range(100):
+        words = expression(left, [left, right], random.Random(seed), relations=False)
+        assert words and "bowl" not in words

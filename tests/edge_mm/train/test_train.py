@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from edge_mm.model.checkpoint import load_model
-from edge_mm.train.loop import Run, TrainingError, rate, start_model, train
+from edge_mm.train.loop import TOP, Run, TrainingError, rate, start_model, train
 from edge_mm.train.recipe import Stage, load_recipe
 from edge_mm_runtime.errors import UsageError
 
@@ -58,18 +58,29 @@ def test_all_stages_and_the_same_weights_after_a_stop(tmp_path: Path, recipe_fil
         torch.testing.assert_close(two[name], tensor, atol=0, rtol=0, msg=name)
 
 
-def test_only_the_parts_of_a_stage_learn(tmp_path: Path, recipe_file: Path) -> None:
-    recipe = load_recipe(recipe_file, ["train.average=0.0"])
+def changed_parameters(tmp_path: Path, recipe_file: Path, *overrides: str) -> set[str]:
+    """Names of the parameters that the align stage changes."""
+    recipe = load_recipe(recipe_file, ["train.average=0.0", *overrides])
     (tmp_path / "run").mkdir()
     run = Run(recipe, tmp_path / "run", *start_model(recipe))
     before = {name: tensor.clone() for name, tensor in run.model.named_parameters()}
     run.run_stage(recipe.stages[1])
-    changed = {
-        name.split(".")[0]
+    return {
+        name
         for name, tensor in run.model.named_parameters()
         if not torch.equal(tensor, before[name])
     }
-    assert changed == {"projector"}
+
+
+def test_only_the_parts_of_a_stage_learn(tmp_path: Path, recipe_file: Path) -> None:
+    changed = changed_parameters(tmp_path, recipe_file)
+    assert {name.split(".")[0] for name in changed} == {"projector"}
+
+
+def test_the_top_of_the_eye_learns_alone(tmp_path: Path, recipe_file: Path) -> None:
+    changed = changed_parameters(tmp_path, recipe_file, "stages.1.parts=[backbone_top]")
+    blocks = {int(name.split(".")[3]) for name in changed if name.startswith("vision.backbone")}
+    assert blocks == set(range(TOP, 16)) and len(changed) == 6 * len(blocks)
 
 
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path, recipe_file: Path) -> None:

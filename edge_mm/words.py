@@ -18,6 +18,7 @@ COLORS = (
     "white",
     "gray",
 )
+# A mug is a cup with a handle.
 KINDS = (
     "cup",
     "mug",
@@ -49,7 +50,6 @@ MEANINGS: dict[str, tuple[str, ...]] = {
 }
 
 SYNONYMS: dict[str, tuple[str, ...]] = {
-    "cup": ("tumbler", "beaker"),
     "mug": ("coffee mug", "teacup", "coffee cup"),
     "plate": ("dish",),
     "can": ("soda can", "tin", "tin can"),

@@ -1,4 +1,4 @@
-"""The words of the tabletop world: 18 kinds, 11 colours, and which colours a kind comes in.
+"""What the colour words look like, and which colours a kind comes in.
 
 A colour is a region of HSV (hue in degrees, saturation and value in 0..1) narrow enough that a
 person would give it the same name under white light.
@@ -10,13 +10,7 @@ import colorsys
 
 import numpy as np
 
-KINDS = (
-    "cup", "mug", "bowl", "plate", "bottle", "can", "carton", "box", "ball", "apple", "banana",
-    "pear", "lemon", "hammer", "screwdriver", "wrench", "spoon", "marker",
-)  # fmt: skip
-COLORS = (
-    "red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white", "gray",
-)  # fmt: skip
+from edge_mm.words import COLORS
 
 Rgb = tuple[float, float, float]
 Region = tuple[tuple[float, float], tuple[float, float], tuple[float, float]]
@@ -51,7 +45,7 @@ COMMON: dict[tuple[str, str], float] = {
     ("can", "red"): 2.0, ("carton", "white"): 1.8, ("carton", "purple"): 1.5, ("box", "brown"): 2.5,
     ("spoon", "gray"): 3.0, ("wrench", "gray"): 3.0, ("can", "gray"): 1.5, ("bottle", "gray"): 1.3,
 }  # fmt: skip
-KIND_WEIGHTS = {"cup": 1.7, "bottle": 1.9, "carton": 1.4, "can": 1.3, "mug": 1.2, "box": 1.1}
+KIND_WEIGHTS = {"cup": 1.3, "bottle": 1.9, "carton": 1.4, "can": 1.3, "mug": 1.6, "box": 1.1}
 
 
 def sample_color(name: str, rng: np.random.Generator) -> Rgb:

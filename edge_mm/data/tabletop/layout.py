@@ -9,12 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edge_mm.data.tabletop.kinds import COLORS, KIND_WEIGHTS, KINDS, color_weights, pick
+from edge_mm.data.tabletop.kinds import KIND_WEIGHTS, color_weights, pick
 from edge_mm.data.tabletop.looks import Look, paint
 from edge_mm.data.tabletop.mesh import Array
 from edge_mm.data.tabletop.shapes import build, mesh_name
 from edge_mm.data.tabletop.splits import HELD_OUT_PAIRS, Rules
 from edge_mm.data.tabletop.vessels import Shape
+from edge_mm.words import COLORS, KINDS
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from edge_mm.data.tabletop.kinds import COLORS, Rgb, sample_color
+from edge_mm.data.tabletop.kinds import Rgb, sample_color
 from edge_mm.data.tabletop.textures import Image, clouds
 from edge_mm.data.tabletop.vessels import Shape
+from edge_mm.words import COLORS
 
 WIDTH, HEIGHT = 256, 192  # texture size: u runs along x, v (upwards) along y
 METAL = (0.66, 0.66, 0.68)

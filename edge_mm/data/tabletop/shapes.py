@@ -11,8 +11,8 @@ from functools import lru_cache
 import numpy as np
 
 from edge_mm.data.tabletop import boxes, produce, tools, vessels
-from edge_mm.data.tabletop.kinds import KINDS
 from edge_mm.data.tabletop.vessels import Shape
+from edge_mm.words import KINDS
 
 BUILDERS: dict[str, Callable[[np.random.Generator], Shape]] = {
     "cup": vessels.cup, "mug": vessels.mug, "bowl": vessels.bowl, "plate": vessels.plate,

@@ -91,33 +91,9 @@ def handle(outer: Array, low: float, high: float, reach: float, thick: float) ->
 
 
 def cup(rng: np.random.Generator) -> Shape:
-    """A tumbler, a paper cup, or a low tea cup with a small handle."""
-    style = rng.choice(["tumbler", "paper", "tea"], p=[0.34, 0.21, 0.45])
+    """A tumbler or a paper cup: no handle."""
+    style = rng.choice(["tumbler", "paper"], p=[0.6, 0.4])
     ring = section(36, power=rng.uniform(2.3, 3.2) if rng.random() < 0.12 else 2.0)
-    if style == "tea":
-        top = rng.uniform(0.037, 0.05)
-        height = top * rng.uniform(1.15, 1.6)
-        foot = top * rng.uniform(0.5, 0.78)
-        belly = rng.uniform(0.74, 0.98)
-        outer = smooth(
-            [
-                (foot, 0),
-                (foot * 1.02, height * 0.05),
-                (top * belly, height * 0.42),
-                (top * (0.5 + belly / 2), height * 0.7),
-                (top, height),
-            ],
-            14,
-        )
-        grip = handle(
-            outer,
-            height * rng.uniform(0.2, 0.35),
-            height * rng.uniform(0.72, 0.92),
-            top * rng.uniform(0.4, 0.75),
-            rng.uniform(0.005, 0.009),
-        )
-        fill = rng.uniform(0.55, 0.92) if rng.random() < 0.6 else None
-        return open_vessel(outer, rng.uniform(0.002, 0.0035), 0.005, [grip], ring, fill, "tea")
     top = rng.uniform(0.032, 0.047)
     height = top * rng.uniform(2.0, 3.3)
     foot = top * (rng.uniform(0.6, 0.75) if style == "paper" else rng.uniform(0.7, 1.0))
@@ -134,7 +110,40 @@ def cup(rng: np.random.Generator) -> Shape:
 
 
 def mug(rng: np.random.Generator) -> Shape:
-    """A straight, tall cup with a large handle."""
+    """A cup with a handle: straight and tall, or a low tea cup."""
+    return tea_cup(rng) if rng.random() < 0.4 else coffee_mug(rng)
+
+
+def tea_cup(rng: np.random.Generator) -> Shape:
+    """Low, wider at the rim, with a small handle."""
+    ring = section(36, power=rng.uniform(2.3, 3.2) if rng.random() < 0.12 else 2.0)
+    top = rng.uniform(0.037, 0.05)
+    height = top * rng.uniform(1.15, 1.6)
+    foot = top * rng.uniform(0.5, 0.78)
+    belly = rng.uniform(0.74, 0.98)
+    outer = smooth(
+        [
+            (foot, 0),
+            (foot * 1.02, height * 0.05),
+            (top * belly, height * 0.42),
+            (top * (0.5 + belly / 2), height * 0.7),
+            (top, height),
+        ],
+        14,
+    )
+    grip = handle(
+        outer,
+        height * rng.uniform(0.2, 0.35),
+        height * rng.uniform(0.72, 0.92),
+        top * rng.uniform(0.4, 0.75),
+        rng.uniform(0.005, 0.009),
+    )
+    fill = rng.uniform(0.55, 0.92) if rng.random() < 0.6 else None
+    return open_vessel(outer, rng.uniform(0.002, 0.0035), 0.005, [grip], ring, fill, "tea")
+
+
+def coffee_mug(rng: np.random.Generator) -> Shape:
+    """Straight and tall, with a large handle."""
     radius = rng.uniform(0.036, 0.047)
     height = radius * rng.uniform(2.05, 2.7)
     foot = radius * rng.uniform(0.9, 1.02)

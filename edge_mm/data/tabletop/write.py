@@ -25,7 +25,7 @@ import numpy as np
 from edge_mm.data.tabletop.splits import SPLITS
 from edge_mm_runtime.errors import EdgeMMError, UsageError
 
-VERSION = 1
+VERSION = 2
 VIEWS_PER_SCENE = 2
 CHUNK = 32  # samples a task
 TASKS_PER_WORKER = 30  # then the processes are replaced, so that memory stays flat

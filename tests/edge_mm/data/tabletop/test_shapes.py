@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
-from edge_mm.data.tabletop.kinds import COLORS, KINDS, color_weights, sample_color
+from edge_mm.data.tabletop.kinds import color_weights, sample_color
 from edge_mm.data.tabletop.layout import Footprint, turn
 from edge_mm.data.tabletop.mesh import box, revolve, section, smooth, tube
 from edge_mm.data.tabletop.shapes import build, mesh_name
+from edge_mm.words import COLORS, KINDS
 
 
 def face_normals(mesh):

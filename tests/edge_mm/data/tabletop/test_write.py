@@ -7,10 +7,10 @@ import cv2
 import numpy as np
 import pytest
 
-from edge_mm.data.tabletop.kinds import COLORS, KINDS
 from edge_mm.data.tabletop.splits import HELD_OUT_PAIRS, SPLITS, Rules, scene_seed
 from edge_mm.data.tabletop.textures import HELD_OUT
 from edge_mm.data.tabletop.write import check_renderer, make_dataset
+from edge_mm.words import COLORS, KINDS
 from edge_mm_runtime.errors import EdgeMMError, UsageError
 
 needs_renderer = pytest.mark.skipif(

@@ -20,7 +20,8 @@ def run_line(out: Path, bundle: str) -> None:
     from edge_mm.evaluate.exam import examine
     from edge_mm_runtime import Session
 
-    recipe = Path(__file__).resolve().parents[2] / "recipes" / "toy.yaml"
+    root = Path(__file__).resolve().parents[2]
+    recipe, eye = root / "recipes" / "toy.yaml", root / "models" / "efficientnet_lite0"
     if not recipe.is_file():
         raise UsageError(f"{recipe} is missing: `demo --train` runs in a checkout of edge_mm")
     if out.exists():
@@ -41,7 +42,8 @@ def run_line(out: Path, bundle: str) -> None:
         "--out",
         exam,
     )
-    step("train", str(recipe), "--out", run, "--set", f"data.train=[{data}]")
+    settings = ("--set", f"data.train=[{data}]", "--set", f"model.backbone={eye}")
+    step("train", str(recipe), "--out", run, *settings)
     step("export", f"{run}/checkpoint", "-o", toy, "--precision", "fp32", "--verify-data", exam)
     step("ask", f"{exam}/images/000000.jpg", "find all objects", "--bundle", toy)
     print(f"\nThe whole line took {(time.monotonic() - started) / 60:.1f} minutes.")

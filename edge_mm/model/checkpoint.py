@@ -90,6 +90,11 @@ def load_model(folder: Path) -> EdgeMM:
 
 def load_backbone(model: EdgeMM, folder: Path) -> None:
     """Pretrained weights into the eye of the vision tower."""
+    if not folder.is_dir():
+        raise CheckpointError(
+            f"no pretrained weights at {folder}: run in a checkout of edge_mm, or "
+            "set model.backbone to their folder, or to null for random weights"
+        )
     _load(model.vision.backbone, _read_weights(folder), folder)
 
 

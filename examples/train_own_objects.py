@@ -29,17 +29,13 @@ def scenes_from_coco(pictures: Path, annotations: Path) -> list[dict]:
         x, y, width, height = box["bbox"]
         first, _, rest = names[box["category_id"]].partition(" ")
         color, kind = (first, rest) if first in COLORS and rest else (None, f"{first} {rest}")
-        number = len(by_image[box["image_id"]]) + 1
-        corners = [x, y, x + width, y + height]
-        by_image[box["image_id"]].append(
-            {"id": number, "kind": kind.strip(), "color": color, "box_xyxy": corners}
-        )
+        objects, corners = by_image[box["image_id"]], [x, y, x + width, y + height]
+        item = {"id": len(objects) + 1, "kind": kind.strip(), "color": color, "box_xyxy": corners}
+        objects.append(item)
     return [
         {
-            "id": str(image["id"]),
+            **{"id": str(image["id"]), "width": image["width"], "height": image["height"]},
             "image": str((pictures / image["file_name"]).resolve()),
-            "width": image["width"],
-            "height": image["height"],
             "objects": by_image[image["id"]],
         }
         for image in coco["images"]
@@ -49,8 +45,8 @@ def scenes_from_coco(pictures: Path, annotations: Path) -> list[dict]:
 if __name__ == "__main__":
     pictures, annotations, out = (Path(argument) for argument in sys.argv[1:4])
     out.mkdir(parents=True, exist_ok=True)
-    scenes = scenes_from_coco(pictures, annotations)
-    (out / "scenes.json").write_text(json.dumps({"schema": 1, "scenes": scenes}))
+    data = {"schema": 1, "scenes": scenes_from_coco(pictures, annotations)}
+    (out / "scenes.json").write_text(json.dumps(data))
     steps = sys.argv[4] if len(sys.argv) > 4 else "500"
     settings = [
         f"data.train=[{out}]",

@@ -34,7 +34,9 @@ def scenes_from_coco(pictures: Path, annotations: Path) -> list[dict]:
         objects.append(item)
     return [
         {
-            **{"id": str(image["id"]), "width": image["width"], "height": image["height"]},
+            "id": str(image["id"]),
+            "width": image["width"],
+            "height": image["height"],
             "image": str((pictures / image["file_name"]).resolve()),
             "objects": by_image[image["id"]],
         }

@@ -1,10 +1,11 @@
 """From which share of `<ref>` against `<none>` on is "it is there" the better answer?
 
-python bench/existence_threshold.py BUNDLE --data DIR [--pictures 100]
+python bench/existence_threshold.py [BUNDLE] [--pictures 60]
 
 Asks for things that are there and things that are not, with one threshold after the other, and
 prints how often each is right. The best goes into `grounding.existence_threshold` of the
-checkpoint's config.json before it is exported. DIR must not be a split that figures come from.
+checkpoint's config.json before it is exported. The pictures (data/exam/threshold, rendered when
+they are missing) have a seed of their own: no figure may come from them.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ from pathlib import Path
 import msgspec
 
 from edge_mm.data.scenes import read_frame, read_scenes
+from edge_mm.data.tabletop.write import make_dataset
 from edge_mm.evaluate.exam import questions_about
 from edge_mm_runtime import Session
 from edge_mm_runtime.bundle import Bundle, load_bundle
 
+DATA, SEED = Path("data/exam/threshold"), 2
 THRESHOLDS = (None, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 QUESTIONS = 26  # two of each type; the places among them are asked
 
@@ -26,13 +29,13 @@ QUESTIONS = 26  # two of each type; the places among them are asked
 def main() -> None:
     """Sweep and print a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("bundle")
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--pictures", type=int, default=100)
+    parser.add_argument("bundle", nargs="?", default="default")
+    parser.add_argument("--pictures", type=int, default=60)
     arguments = parser.parse_args()
+    make_dataset(DATA, arguments.pictures, SEED, "val")
     asked = [
-        (read_frame(arguments.data, scene), item.question.text, item.question.type)
-        for scene in read_scenes(arguments.data)[: arguments.pictures]
+        (read_frame(DATA, scene), item.question.text, item.question.type)
+        for scene in read_scenes(DATA)[: arguments.pictures]
         for item in questions_about(scene, QUESTIONS, held_out=False, seed=1)
         if item.question.type in ("locate", "absent")
     ]

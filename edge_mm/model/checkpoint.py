@@ -54,11 +54,16 @@ def save_checkpoint(
     tokenizer.save(str(temporary / "tokenizer.json"))
     for name, text in extra.items():
         (temporary / name).write_text(text)
+    replace_folder(folder, temporary)
+
+
+def replace_folder(folder: Path, by: Path) -> None:
+    """Rename `by` to `folder`; what was there is deleted only once the new one is in place."""
     previous = folder.with_name(folder.name + ".old")
     shutil.rmtree(previous, ignore_errors=True)
     if folder.exists():
         folder.rename(previous)
-    temporary.rename(folder)
+    by.rename(folder)
     shutil.rmtree(previous, ignore_errors=True)
 
 

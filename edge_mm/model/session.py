@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
+import msgspec
 from tokenizers import Tokenizer
 
 from edge_mm.model.checkpoint import CheckpointError, load_model
@@ -30,6 +30,8 @@ def open_checkpoint(folder: Path) -> Session:
     """A Session on the fp32 torch model of a checkpoint; same prompt, grammar and decode loop."""
     model = load_model(folder)
     manifest = describe(model, Path(folder))
+    tokenizer = FileEntry("tokenizer.json", (Path(folder) / "tokenizer.json").stat().st_size, "")
+    manifest = msgspec.structs.replace(manifest, files=(tokenizer,))
     return Session(
         Bundle(Path(folder), manifest), vision=TorchVision(model), decoder=TorchDecoder(model)
     )
@@ -37,8 +39,8 @@ def open_checkpoint(folder: Path) -> Session:
 
 def describe(model: EdgeMM, folder: Path) -> BundleManifest:
     """What a bundle of this model says of it, without graphs and files."""
-    tokenizer = (folder / "tokenizer.json").read_bytes()
     config, spoken = model.config, model.config.grounding
+    temperature = spoken.confidence_temperature
     return BundleManifest(
         name=config.name,
         family="edge_mm",
@@ -52,7 +54,7 @@ def describe(model: EdgeMM, folder: Path) -> BundleManifest:
             bins=spoken.bins,
             box_source=spoken.box_source,
             existence_threshold=spoken.existence_threshold,
-            confidence=spoken.confidence_temperature and Confidence(spoken.confidence_temperature),
+            confidence=None if temperature is None else Confidence(temperature),
         ),
         decoder=DecoderGeometry(
             layers=config.language.num_hidden_layers,
@@ -63,7 +65,6 @@ def describe(model: EdgeMM, folder: Path) -> BundleManifest:
             hidden_size=config.language.hidden_size,
         ),
         graphs={},
-        files=(FileEntry("tokenizer.json", len(tokenizer), hashlib.sha256(tokenizer).hexdigest()),),
     )
 
 

@@ -1,6 +1,6 @@
 """The vision tower: pixels -> coarse tokens for the language model, fine features for pointing.
 
-A frozen EfficientNet-Lite0 gives features at strides 4 to 32; a small dense neck fuses them at
+A pretrained EfficientNet-Lite0 gives features at strides 4 to 32; a small dense neck fuses them at
 stride 8; a SigLIP encoder lets the coarse tokens see the whole picture.
 """
 

@@ -23,7 +23,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from edge_mm.data.samples import Batch, SceneSamples, collate
-from edge_mm.model.checkpoint import load_backbone, load_model, save_checkpoint
+from edge_mm.model.checkpoint import (
+    load_backbone,
+    load_model,
+    replace_folder,
+    save_checkpoint,
+)
 from edge_mm.model.config import ModelConfig
 from edge_mm.model.edge_mm import EdgeMM
 from edge_mm.tokenizer import learn_tokenizer, load_tokenizer
@@ -279,8 +284,7 @@ class Run:
         (temporary / "progress.json").write_text(
             json.dumps({"stage": self.stage_index, "step": self.step, "samples": self.samples_seen})
         )
-        shutil.rmtree(state, ignore_errors=True)
-        temporary.rename(state)
+        replace_folder(state, temporary)
 
     def restore(self) -> None:
         """Go on from `out/state`."""

@@ -28,8 +28,9 @@ View = Sequence[Seen]
 Maker = Callable[[View, random.Random, bool], Question | None]
 
 
-def regions(items: Sequence[Seen]) -> list[Region]:
-    return [Region(item.label, box=item.box) for item in items]
+def region(item: Seen) -> Region:
+    """An object as an answer names and boxes it."""
+    return Region(item.label, box=item.box)
 
 
 def absent_noun(view: View, rng: random.Random) -> Noun | None:

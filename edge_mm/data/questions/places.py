@@ -10,7 +10,7 @@ from edge_mm.data.questions.common import (
     absent_noun,
     clear_ones,
     present_noun,
-    regions,
+    region,
 )
 from edge_mm.data.refer import expression, find
 from edge_mm.data.templates import sentence
@@ -30,7 +30,7 @@ def locate(view: View, rng: random.Random, held_out: bool) -> Question | None:
     return Question(
         "locate",
         sentence("locate", rng, held_out).format(x=words),
-        format_objects(regions([target])),
+        format_objects([region(target)]),
         (target.id,),
     )
 
@@ -43,7 +43,10 @@ def locate_all(view: View, rng: random.Random, held_out: bool) -> Question | Non
     if rng.random() < 0.3 or (noun.word == "object" and noun.color is None):
         text = sentence("locate", rng, held_out).format(x=noun.say(rng))
     return Question(
-        "locate_all", text, format_objects(regions(targets)), tuple(item.id for item in targets)
+        "locate_all",
+        text,
+        format_objects([region(item) for item in targets]),
+        tuple(item.id for item in targets),
     )
 
 

@@ -11,7 +11,7 @@ from edge_mm.data.questions.common import (
     absent_noun,
     clear_ones,
     clear_pair,
-    regions,
+    region,
 )
 from edge_mm.data.refer import expression, say_relation
 from edge_mm.data.templates import sentence
@@ -52,10 +52,10 @@ def steps(view: View, rng: random.Random, held_out: bool) -> Question | None:
     shown: list[int] = []
     for item in moved:
         action = "push" if name == "push" else "pick"
-        plan.append(StepRegion(action, regions([item])[0]))
+        plan.append(StepRegion(action, region(item)))
         shown.append(item.id)
         if name.startswith("place"):
-            plan.append(StepRegion("place", regions([b])[0], where))
+            plan.append(StepRegion("place", region(b), where))
             shown.append(b.id)
     text = sentence(name, rng, held_out).format(
         x=a_words, y=b_words, z=third_words, r=say_relation(where, rng)

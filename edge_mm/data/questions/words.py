@@ -128,20 +128,21 @@ def relation_what(view: View, rng: random.Random, held_out: bool) -> Question | 
     words = expression(anchor, view, rng)
     name = rng.choice((*DIRECTIONS, "in", "on"))
     verdicts = [(item, holds(item, name, anchor)) for item in view if item.id != anchor.id]
-    right = [item for item, verdict in verdicts if verdict is not False]
-    if words is None or len(right) != 1 or holds(right[0], name, anchor) is not True:
+    possible = [(item, verdict) for item, verdict in verdicts if verdict is not False]
+    if words is None or len(possible) != 1 or possible[0][1] is not True:
         return None
-    if right[0].contained_in == anchor.id:
+    right = possible[0][0]
+    if right.contained_in == anchor.id:
         name = containment(anchor)
     text = sentence("what", rng, held_out).format(r=say_relation(name, rng), y=words)
-    return Question("relation", text, right[0].label)
+    return Question("relation", text, right.label)
 
 
 def identify(view: View, rng: random.Random, held_out: bool) -> Question | None:
     if not (clear := clear_ones(view)):
         return None
     target = rng.choice(clear)
-    place = "".join(format_point(target.point))
+    place = format_point(target.point)
     return Question("identify", sentence("identify", rng, held_out).format(p=place), target.label)
 
 

@@ -22,8 +22,8 @@ def crop_and_flip(
 ) -> tuple[np.ndarray, np.ndarray, list[Seen]]:
     """frame [H,W,3], segmentation [H,W] of ids -> the same for a random window, maybe mirrored."""
     height, width = segmentation.shape
-    if rng.random() < 0.75:
-        area, aspect = rng.uniform(0.3, 1.0), rng.uniform(0.75, 1.33)
+    if rng.random() < 0.5:
+        area, aspect = rng.uniform(0.4, 1.0), rng.uniform(0.75, 1.33)
         w = min(width, max(48, int(width * (area * aspect) ** 0.5)))
         h = min(height, max(48, int(height * (area / aspect) ** 0.5)))
         x, y = rng.randint(0, width - w), rng.randint(0, height - h)
@@ -95,13 +95,13 @@ def relight(frame: np.ndarray, rng: random.Random) -> np.ndarray:
     """Another exposure, contrast, white balance and saturation; noise, blur, JPEG. BGR uint8."""
     noise = np.random.default_rng(rng.getrandbits(32))
     steps = np.arange(256, dtype=np.float32) / 255
-    gamma, gain, lift = rng.uniform(0.7, 1.4), rng.uniform(0.75, 1.25), rng.uniform(-0.06, 0.06)
-    tint = [rng.uniform(0.92, 1.08) for _ in range(3)]
+    gamma, gain, lift = rng.uniform(0.8, 1.25), rng.uniform(0.85, 1.15), rng.uniform(-0.04, 0.04)
+    tint = [rng.uniform(0.95, 1.05) for _ in range(3)]
     curve = np.stack([np.clip(steps**gamma * gain * t + lift, 0, 1) for t in tint], -1) * 255
     frame = cv2.LUT(frame, curve.astype(np.uint8)[None])
     if rng.random() < 0.5:
         gray = cv2.cvtColor(cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
-        keep = rng.uniform(0.75, 1.3)
+        keep = rng.uniform(0.85, 1.2)
         frame = cv2.addWeighted(frame, keep, gray, 1 - keep, 0)
     if rng.random() < 0.3:
         frame = cv2.GaussianBlur(frame, (0, 0), rng.uniform(0.4, 1.4))

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from edge_mm.data.augment import crop_and_flip, relight
+from edge_mm.data.mentions import mentions
 from edge_mm.data.questions import Question, ask
 from edge_mm.data.questions.words import caption
 from edge_mm.data.scenes import (
@@ -54,6 +55,10 @@ class Batch:
     cell_boxes: Tensor  # [B,P,6] box and point of the cell's object, unit coordinates
     cell_ids: Tensor  # [B,P] object ids, 0 background
     pointers: Tensor  # [M,3] sample, position of <box> or <point>, object id
+    mentions: Tensor  # [N,2] sample, position of the last token of a noun phrase
+    mentioned: Tensor  # [N,P] bool: the cells of what it names
+    subjects: Tensor  # [S,2] sample, position of <assistant>
+    subject_cells: Tensor  # [S,P] bool: the cells of what the answer is about
     caption_ids: Tensor  # [B,C] <bos> caption <eos>, padded with 0 = <pad>
 
 
@@ -65,6 +70,8 @@ class _Packed:
     labels: list[int]
     weights: list[float]
     pointers: list[tuple[int, int]]
+    mentions: list[tuple[int, tuple[int, ...]]]  # position, object ids
+    subjects: list[tuple[int, tuple[int, ...]]]
 
 
 class Packer:
@@ -81,15 +88,22 @@ class Packer:
         first = config.language.vocab_size
         self.prefix = [ids["<bos>"], *range(first, first + config.vision.tokens)]
 
-    def pack(self, questions: Sequence[Question], limit: int) -> _Packed:
+    def pack(self, questions: Sequence[Question], limit: int, view: Sequence[Seen] = ()) -> _Packed:
         start = len(self.prefix)
         row = _Packed(
-            list(self.prefix), list(range(start)), [0] * start, [IGNORE] * start, [0.0] * start, []
+            ids=list(self.prefix),
+            positions=list(range(start)),
+            segments=[0] * start,
+            labels=[IGNORE] * start,
+            weights=[0.0] * start,
+            pointers=[],
+            mentions=[],
+            subjects=[],
         )
         for number, question in enumerate(questions, 1):
-            encode = self.tokenizer.encode
-            asked = [self.ids["<user>"], *encode(question.text).ids, self.ids["<assistant>"]]
-            said = [*encode(question.answer).ids, self.ids["<eos>"]]
+            text = self.tokenizer.encode(question.text)
+            asked = [self.ids["<user>"], *text.ids, self.ids["<assistant>"]]
+            said = [*self.tokenizer.encode(question.answer).ids, self.ids["<eos>"]]
             tokens = asked + said
             if len(row.ids) + len(tokens) > limit:
                 break
@@ -109,6 +123,12 @@ class Packer:
                 for i, token in enumerate(said)
                 if token in (self.ids["<box>"], self.ids["<point>"])
             ]
+            for mention in mentions(question.text, view):
+                last = text.char_to_token(mention.end - 1)
+                if last is not None:
+                    row.mentions.append((at + 1 + last, mention.objects))
+            if question.about is not None:
+                row.subjects.append((at + len(asked) - 1, question.about))
         return row
 
 
@@ -164,7 +184,7 @@ class SceneSamples(Dataset):
             return None
         described = caption(view, rng, False)
         text = described.answer if described else "nothing"
-        row = self.packer.pack(asked, self.max_tokens)
+        row = self.packer.pack(asked, self.max_tokens, view)
         return {
             "pixels": self.config.image.apply(frame)[0],
             "row": row,
@@ -227,6 +247,18 @@ def collate(samples: Sequence[dict]) -> Batch:
         return torch.from_numpy(np.stack([sample[name] for sample in samples]))
 
     pointers = [(i, at, item) for i, row in enumerate(rows) for at, item in row.pointers]
+    ids = stacked("ids")
+
+    def meant(name: str) -> tuple[Tensor, Tensor]:
+        found = [
+            (i, at, objects) for i, row in enumerate(rows) for at, objects in getattr(row, name)
+        ]
+        cells = [np.isin(samples[i]["ids"], objects) for i, _, objects in found]
+        where = torch.tensor([(i, at) for i, at, _ in found], dtype=torch.long).reshape(-1, 2)
+        return where, torch.from_numpy(np.array(cells, bool).reshape(-1, ids.shape[1]))
+
+    mentioned, mentioned_cells = meant("mentions")
+    subjects, subject_cells = meant("subjects")
     return Batch(
         pixel_values=stacked("pixels"),
         input_ids=padded([row.ids for row in rows], 0, torch.long),
@@ -237,8 +269,12 @@ def collate(samples: Sequence[dict]) -> Batch:
         kinds=stacked("kinds"),
         colors=stacked("colors"),
         cell_boxes=stacked("boxes"),
-        cell_ids=stacked("ids"),
+        cell_ids=ids,
         pointers=torch.tensor(pointers, dtype=torch.long).reshape(-1, 3),
+        mentions=mentioned,
+        mentioned=mentioned_cells,
+        subjects=subjects,
+        subject_cells=subject_cells,
         caption_ids=padded([sample["caption"] for sample in samples], 0, torch.long),
     )
 

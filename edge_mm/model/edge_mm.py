@@ -51,6 +51,20 @@ class Frames(nn.Module):
         return self.projector(tokens), keys, boxes
 
 
+class MentionQuery(nn.Module):
+    """Hidden states inside the decoder [M,D] -> queries [M,K] and biases [M]; training only."""
+
+    def __init__(self, hidden_size: int, key_size: int):
+        super().__init__()
+        self.norm = nn.LayerNorm(hidden_size)
+        self.query = nn.Linear(hidden_size, key_size + 1)
+        nn.init.zeros_(self.query.weight)  # undecided at first
+
+    def forward(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        query = self.query(self.norm(hidden))
+        return query[:, :-1], query[:, -1]
+
+
 class EdgeMM(nn.Module):
     """A grounded vision-language model."""
 
@@ -62,6 +76,8 @@ class EdgeMM(nn.Module):
         self.regions = RegionHead(config.vision, config.regions.key_size, LOOKS)
         self.lm = LlamaForCausalLM(llama_config(config.language))
         self.region_query = nn.Linear(config.language.hidden_size, config.regions.key_size)
+        self.mention_query = MentionQuery(config.language.hidden_size, config.regions.key_size)
+        self.subject_query = MentionQuery(config.language.hidden_size, config.regions.key_size)
         self.image_projection = nn.Linear(config.vision.hidden_size, CONTRASTIVE_SIZE, bias=False)
         self.text_projection = nn.Linear(config.language.hidden_size, CONTRASTIVE_SIZE, bias=False)
         self.log_temperature = nn.Parameter(torch.tensor(2.66))  # 1 / 0.07, as CLIP starts
@@ -84,11 +100,12 @@ class EdgeMM(nn.Module):
         inputs_embeds: Tensor,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
-    ) -> Tensor:
-        """Final-norm hidden states [B,S,D]; a 4-D mask is additive, [B,1,S,S]."""
+    ) -> tuple[Tensor, ...]:
+        """[B,S,D] before every layer, and at the end, normed; a 4-D mask is additive, [B,1,S,S]."""
         return self.lm.model(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
             position_ids=position_ids,
             use_cache=False,
-        ).last_hidden_state
+            output_hidden_states=True,
+        ).hidden_states

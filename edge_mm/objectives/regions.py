@@ -7,18 +7,31 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def pointing_loss(queries: Tensor, keys: Tensor, target: Tensor) -> Tensor:
+def pointing_loss(scores: Tensor, target: Tensor) -> Tensor:
     """-log of the probability mass on the right cells; rows without a right cell do not count.
 
-    queries [B,M,K], keys [B,P,K], target bool [B,M,P] -> scalar.
+    scores [M,P] of M pointers over P cells, target bool [M,P] -> scalar.
     """
-    scores = (queries @ keys.transpose(1, 2)).float()
     pointed = target.any(-1)
     if not pointed.any():
         return scores.sum() * 0.0
-    scores, target = scores[pointed], target[pointed]
+    scores, target = scores[pointed].float(), target[pointed]
     inside = scores.masked_fill(~target, float("-inf")).logsumexp(-1)
     return (scores.logsumexp(-1) - inside).mean()
+
+
+def mention_loss(scores: Tensor, target: Tensor) -> Tensor:
+    """Binary cross entropy of "this cell is meant", object and background weighing the same.
+
+    scores [M,P], target bool [M,P]; a row without a right cell is all background -> scalar.
+    """
+    if not len(scores):
+        return scores.sum() * 0.0
+    losses = F.binary_cross_entropy_with_logits(scores.float(), target.float(), reduction="none")
+    inside, outside = (
+        (losses * cells).sum(-1) / cells.sum(-1).clamp(min=1) for cells in (target, ~target)
+    )
+    return (inside + outside).mean()
 
 
 def box_loss(boxes: Tensor, target: Tensor) -> Tensor:

@@ -37,6 +37,7 @@ from edge_mm.train.recipe import Recipe, Stage
 from edge_mm_runtime.errors import EdgeMMError
 
 TOP = 8  # the eye's blocks from here on see at strides 16 and 32: the part `backbone_top`
+MUON_RATE = 2.0  # times AdamW's learning rate, once its update has the same size
 WORTH_COMPILING = 1000  # steps: a shorter stage would spend its time in the compiler
 
 
@@ -83,13 +84,24 @@ def parts(model: EdgeMM) -> dict[str, list[nn.Parameter]]:
         "vision": [p for p in vision.parameters() if id(p) not in eye]
         + list(model.image_projection.parameters()),
         "projector": list(model.projector.parameters()),
-        "regions": [*model.regions.parameters(), *model.region_query.parameters()],
+        "regions": [
+            *model.regions.parameters(),
+            *model.region_query.parameters(),
+            *model.mention_query.parameters(),
+            *model.subject_query.parameters(),
+        ],
         "language": [
             *model.lm.parameters(),
             *model.text_projection.parameters(),
             model.log_temperature,
         ],
     }
+
+
+def transformer_matrices(model: EdgeMM) -> set[int]:
+    """ids of the weights inside the transformers' layers: what Muon is made for."""
+    layers = (model.vision.encoder, model.lm.model.layers)
+    return {id(p) for module in layers for p in module.parameters() if p.dim() == 2}
 
 
 def rate(stage: Stage, step: int) -> float:
@@ -124,18 +136,20 @@ class Run:
         last = min(stage.steps, self.recipe.train.max_steps or stage.steps)
         if self.recipe.train.compile and last >= WORTH_COMPILING:
             self.model.lm.model.compile(dynamic=True)
-        optimizer = self._optimizer(stage)
-        factors = [group["lr"] for group in optimizer.param_groups]
-        trained = [p for group in optimizer.param_groups for p in group["params"]]
+        optimizers = self._optimizers(stage)
+        groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+        factors = [group["lr"] for group in groups]
+        trained = [p for group in groups for p in group["params"]]
         window: list[dict[str, float]] = []
         began, saved = time.monotonic(), time.monotonic()
         for batch in self._batches(stage, last - self.step):
-            for group, factor in zip(optimizer.param_groups, factors, strict=True):
+            for group, factor in zip(groups, factors, strict=True):
                 group["lr"] = factor * rate(stage, self.step)
-            optimizer.zero_grad(set_to_none=True)
+            self.model.zero_grad(set_to_none=True)
             window.append(self._backward(stage, batch))
             torch.nn.utils.clip_grad_norm_(trained, self.recipe.train.clip)
-            optimizer.step()
+            for optimizer in optimizers:
+                optimizer.step()
             self._update_average()
             self.step += 1
             self.samples_seen += stage.batch_size
@@ -143,7 +157,7 @@ class Run:
                 self._log(stage, window, time.monotonic() - began)
                 window, began = [], time.monotonic()
             if time.monotonic() - saved > 60 * self.recipe.train.checkpoint_minutes:
-                self._keep_optimizer(optimizer)
+                self._keep_optimizers(optimizers)
                 self.save()
                 saved = time.monotonic()
         self.stage_index, self.step, self.optimizer_state = self.stage_index + 1, 0, {}
@@ -164,29 +178,45 @@ class Run:
         total.backward()
         return {name: losses[name].item() for name in stage.losses}
 
-    def _optimizer(self, stage: Stage) -> torch.optim.Optimizer:
+    def _optimizers(self, stage: Stage) -> list[torch.optim.Optimizer]:
+        """AdamW for the parts that learn, and Muon for the transformers' matrices if asked for."""
         by_part = parts(self.model)
+        matrices = transformer_matrices(self.model) if self.recipe.train.muon else set()
         self.model.train()
-        groups = []
+        adamw, muon = [], []
         for name, parameters in by_part.items():
             learns = name in stage.parts
             for parameter in parameters:
                 parameter.requires_grad_(learns)
             if learns:
-                learning_rate = stage.learning_rate * stage.part_rates.get(name, 1.0)
-                for decay, chosen in ((self.recipe.train.weight_decay, [2, 4]), (0.0, [0, 1, 3])):
-                    group = [p for p in parameters if p.dim() in chosen]
-                    groups.append({"params": group, "lr": learning_rate, "weight_decay": decay})
+                rate_of_part = stage.learning_rate * stage.part_rates.get(name, 1.0)
+                decay = self.recipe.train.weight_decay
+                rest = [p for p in parameters if id(p) not in matrices]
+                for groups, chosen, lr, weight_decay in (
+                    (muon, [p for p in parameters if id(p) in matrices], MUON_RATE, decay),
+                    (adamw, [p for p in rest if p.dim() in (2, 4)], 1.0, decay),
+                    (adamw, [p for p in rest if p.dim() not in (2, 4)], 1.0, 0.0),
+                ):
+                    if chosen:
+                        groups.append(
+                            {
+                                "params": chosen,
+                                "lr": lr * rate_of_part,
+                                "weight_decay": weight_decay,
+                            }
+                        )
         for module in (self.model.vision.backbone.stem, *self.model.vision.backbone.blocks):
             frozen = not next(module.parameters()).requires_grad
             bf16 = frozen and self.recipe.train.precision == "bf16"
             module.to(torch.bfloat16 if bf16 else torch.float32)
         self.model.to(memory_format=torch.channels_last)
-        optimizer = torch.optim.AdamW(
-            [g for g in groups if g["params"]], betas=(0.9, 0.98), fused=True
-        )
-        self._restore_optimizer(optimizer)
-        return optimizer
+        optimizers: list[torch.optim.Optimizer] = []
+        if adamw:
+            optimizers.append(torch.optim.AdamW(adamw, betas=(0.9, 0.98), fused=True))
+        if muon:
+            optimizers.append(torch.optim.Muon(muon, adjust_lr_fn="match_rms_adamw"))
+        self._restore_optimizers(optimizers)
+        return optimizers
 
     def _batches(self, stage: Stage, steps: int) -> Iterator[Batch]:
         data = self.recipe.data
@@ -240,24 +270,27 @@ class Run:
     def _names(self) -> dict[int, str]:
         return {id(parameter): name for name, parameter in self.model.named_parameters()}
 
-    def _keep_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
+    def _keep_optimizers(self, optimizers: list[torch.optim.Optimizer]) -> None:
         names = self._names()
         self.optimizer_state = {
             f"{names[id(parameter)]}|{key}": value
+            for optimizer in optimizers
             for parameter, state in optimizer.state.items()
             for key, value in state.items()
         }
 
-    def _restore_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
-        if not self.optimizer_state:
-            return
-        names = self._names()
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:
-                for key in ("step", "exp_avg", "exp_avg_sq"):
-                    saved = self.optimizer_state.get(f"{names[id(parameter)]}|{key}")
-                    if saved is not None:
-                        optimizer.state[parameter][key] = saved
+    def _restore_optimizers(self, optimizers: list[torch.optim.Optimizer]) -> None:
+        owner = {
+            id(parameter): optimizer
+            for optimizer in optimizers
+            for group in optimizer.param_groups
+            for parameter in group["params"]
+        }
+        by_name = dict(self.model.named_parameters())
+        for name_and_key, saved in self.optimizer_state.items():
+            name, key = name_and_key.split("|")
+            if id(by_name[name]) in owner:
+                owner[id(by_name[name])].state[by_name[name]][key] = saved
 
     def save(self) -> None:
         """The checkpoint to use (average, bf16), then the state to resume from (fp32)."""

@@ -13,7 +13,7 @@ from edge_mm.data.samples import IGNORE, Batch, attention_mask
 from edge_mm.model.edge_mm import EdgeMM
 from edge_mm.objectives.contrastive import clip_loss
 from edge_mm.objectives.language import language_loss
-from edge_mm.objectives.regions import box_loss, looks_loss, pointing_loss
+from edge_mm.objectives.regions import box_loss, looks_loss, mention_loss, pointing_loss
 from edge_mm.objectives.sea import sea_loss
 from edge_mm.words import COLORS, KINDS
 
@@ -39,7 +39,7 @@ def compute_losses(
     """The unweighted losses by name, scalars."""
     losses: dict[str, Tensor] = {}
     tokens, fine = model.vision(batch.pixel_values)
-    if names.keys() & {"pointing", "boxes", "looks"}:
+    if names.keys() & {"pointing", "mentions", "boxes", "looks"}:
         keys, boxes, looks = model.regions(tokens, fine)
     if "boxes" in names:
         shown = batch.cell_ids > 0
@@ -55,7 +55,8 @@ def compute_losses(
             _caption_features(model, batch.caption_ids),
             model.log_temperature,
         )
-    if not names.keys() & {"language", "pointing", "sea"}:
+    reads = bool(names.keys() & {"language", "pointing", "mentions"})
+    if not reads and "sea" not in names:
         return losses
     image_embeds = model.projector(tokens)
     if "sea" in names:
@@ -72,19 +73,22 @@ def compute_losses(
             ),
             start=torch.zeros(()),
         )
-    if names.keys() & {"language", "pointing"}:
+    if reads:
         dtype = torch.bfloat16 if torch.is_autocast_enabled("cpu") else torch.float32
-        hidden = model.hidden_states(
+        states = model.hidden_states(
             model.embed(batch.input_ids, image_embeds).to(dtype),
             attention_mask(batch.segments, dtype),
             batch.position_ids,
         )
+        hidden = states[-1]
         answered = batch.labels != IGNORE
         losses["language"] = language_loss(
             model.lm.lm_head(hidden[answered]), batch.labels[answered], batch.weights[answered]
         )
         if "pointing" in names:
             losses["pointing"] = _pointing(model, batch, hidden, keys)
+        if "mentions" in names:
+            losses["mentions"] = _mentions(model, batch, states, keys)
     return losses
 
 
@@ -100,7 +104,7 @@ def token_labels(cells: Tensor, grid: int, classes: int) -> Tensor:
 
 def _caption_features(model: EdgeMM, caption_ids: Tensor) -> Tensor:
     """Captions [B,C] read by the language model alone -> features [B,F] at their last token."""
-    hidden = model.hidden_states(model.lm.get_input_embeddings()(caption_ids))
+    hidden = model.hidden_states(model.lm.get_input_embeddings()(caption_ids))[-1]
     last = (caption_ids != 0).sum(1) - 1
     return model.text_projection(hidden[torch.arange(len(last)), last])
 
@@ -108,15 +112,30 @@ def _caption_features(model: EdgeMM, caption_ids: Tensor) -> Tensor:
 def _pointing(model: EdgeMM, batch: Batch, hidden: Tensor, keys: Tensor) -> Tensor:
     """The hidden states of <box> and <point> point at the cells of their objects."""
     sample, position, item = batch.pointers.unbind(1)
-    counts = torch.bincount(sample, minlength=len(hidden))
-    width = int(counts.max()) if len(sample) else 0
-    if width == 0:
-        return keys.sum() * 0.0
+    queries = model.region_query(hidden[sample, position])
+    return pointing_loss(_scores(sample, queries, keys), batch.cell_ids[sample] == item[:, None])
+
+
+def _mentions(model: EdgeMM, batch: Batch, states: tuple[Tensor, ...], keys: Tensor) -> Tensor:
+    """Half-way through the decoder a noun phrase knows its objects, and two layers in three through
+    it <assistant> knows what its answer is about: the layers that follow can reason with it."""
+    layers = len(states) - 1
+    losses = []
+    for head, where, cells, layer in (
+        (model.mention_query, batch.mentions, batch.mentioned, layers // 2),
+        (model.subject_query, batch.subjects, batch.subject_cells, 2 * layers // 3),
+    ):
+        sample, position = where.unbind(1)
+        queries, bias = head(states[layer][sample, position])
+        losses.append(mention_loss(_scores(sample, queries, keys) + bias[:, None], cells))
+    return losses[0] + losses[1]
+
+
+def _scores(sample: Tensor, queries: Tensor, keys: Tensor) -> Tensor:
+    """queries [M,K] of M samples in order, keys [B,P,K] -> [M,P] dot products."""
+    counts = torch.bincount(sample, minlength=len(keys))
     slot = torch.arange(len(sample)) - (counts.cumsum(0) - counts)[sample]
-    queries = hidden.new_zeros(len(hidden), width, model.config.regions.key_size)
-    queries = queries.index_put(
-        (sample, slot), model.region_query(hidden[sample, position]).to(queries.dtype)
-    )
-    target = torch.zeros(len(hidden), width, keys.shape[1], dtype=torch.bool)
-    target[sample, slot] = batch.cell_ids[sample] == item[:, None]
-    return pointing_loss(queries, keys.to(queries.dtype), target)
+    width = int(counts.max()) if len(sample) else 0
+    padded = keys.new_zeros(len(keys), width, keys.shape[-1])
+    padded = padded.index_put((sample, slot), queries.to(keys.dtype))
+    return (padded @ keys.transpose(1, 2))[sample, slot]

@@ -13,7 +13,7 @@ from edge_mm.model.config import LanguageConfig, VisionConfig
 from edge_mm_runtime.errors import UsageError
 
 PARTS = ("backbone", "backbone_top", "vision", "projector", "regions", "language")
-LOSSES = ("language", "pointing", "boxes", "looks", "sea", "contrastive")
+LOSSES = ("language", "pointing", "mentions", "boxes", "looks", "sea", "contrastive")
 
 
 class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -59,6 +59,9 @@ class Train(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     log_every: int = 20
     max_steps: int | None = None  # of each stage
     threads: int | None = None
+    muon: bool = (
+        False  # for the matrices of both transformers (torch.optim.Muon), AdamW for the rest
+    )
     compile: bool = False  # the language model, by torch.compile: slower to start, then faster
 
 

@@ -116,7 +116,7 @@ def _torch_decoder(
     ]
     try:
         embeds = model.embed(torch.tensor([ids]), torch.from_numpy(image_embeds)[None])
-        hidden = model.hidden_states(embeds)[:, -1]
+        hidden = model.hidden_states(embeds)[-1][:, -1]
     finally:
         for handle in handles:
             handle.remove()

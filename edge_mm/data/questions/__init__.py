@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 
 from edge_mm.data.questions.common import Maker, Question, View
 from edge_mm.data.questions.places import absent, locate, locate_all, point
@@ -30,20 +31,20 @@ __all__ = ["MAKERS", "Question", "ask"]
 
 # Each maker with its share of the questions.
 MAKERS: dict[str, tuple[Maker, float]] = {
-    "locate": (locate, 6.0),
-    "locate_all": (locate_all, 2.5),
+    "locate": (locate, 5.0),
+    "locate_all": (locate_all, 2.0),
     "absent": (absent, 3.0),
     "point": (point, 1.5),
     "exist": (exist, 3.0),
-    "count": (count, 2.5),
-    "color": (color, 2.0),
-    "compare": (compare, 1.0),
-    "relation_yes_no": (relation_yes_no, 1.5),
-    "relation_where": (relation_where, 1.0),
-    "relation_what": (relation_what, 1.0),
+    "count": (count, 3.0),
+    "color": (color, 2.5),
+    "compare": (compare, 1.5),
+    "relation_yes_no": (relation_yes_no, 2.5),
+    "relation_where": (relation_where, 2.0),
+    "relation_what": (relation_what, 2.0),
     "identify": (identify, 1.0),
-    "caption": (caption, 0.7),
-    "steps": (steps, 3.5),
+    "caption": (caption, 0.5),
+    "steps": (steps, 3.0),
 }
 
 
@@ -57,7 +58,5 @@ def ask(
         maker, _ = MAKERS[rng.choices(names, weights)[0]]
         question = maker(view, rng, held_out)
         if question is not None:
-            return Question(
-                question.type, dress(question.text, rng), question.answer, question.objects
-            )
+            return replace(question, text=dress(question.text, rng))
     return None

@@ -16,12 +16,17 @@ DIRECTIONS = ("left of", "right of", "in front of", "behind")
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """`type` groups the metrics; `objects` are ids in the order of the answer's places."""
+    """`type` groups the metrics; `objects` are ids in the order of the answer's places.
+
+    `about` are the ids of all that the answer speaks of, (): of something that is not there; None:
+    of a relation, of the whole picture.
+    """
 
     type: str
     text: str
     answer: str
     objects: tuple[int, ...] = ()
+    about: tuple[int, ...] | None = None
 
 
 View = Sequence[Seen]

@@ -32,6 +32,7 @@ def locate(view: View, rng: random.Random, held_out: bool) -> Question | None:
         sentence("locate", rng, held_out).format(x=words),
         format_objects([region(target)]),
         (target.id,),
+        (target.id,),
     )
 
 
@@ -42,11 +43,9 @@ def locate_all(view: View, rng: random.Random, held_out: bool) -> Question | Non
     text = sentence("locate_all", rng, held_out).format(x=noun.say(rng, plural), x1=noun.say(rng))
     if rng.random() < 0.3 or (noun.word == "object" and noun.color is None):
         text = sentence("locate", rng, held_out).format(x=noun.say(rng))
+    shown = tuple(item.id for item in targets)
     return Question(
-        "locate_all",
-        text,
-        format_objects([region(item) for item in targets]),
-        tuple(item.id for item in targets),
+        "locate_all", text, format_objects([region(item) for item in targets]), shown, shown
     )
 
 
@@ -57,9 +56,8 @@ def absent(view: View, rng: random.Random, held_out: bool) -> Question | None:
     name = rng.choice(("locate", "locate", "locate", "locate_all", "point"))
     text = sentence(name, rng, held_out)
     many = name == "locate_all"
-    return Question(
-        "absent", text.format(x=noun.say(rng, plural if many else str), x1=noun.say(rng)), NONE
-    )
+    text = text.format(x=noun.say(rng, plural if many else str), x1=noun.say(rng))
+    return Question("absent", text, NONE, about=())
 
 
 def point(view: View, rng: random.Random, held_out: bool) -> Question | None:
@@ -70,4 +68,5 @@ def point(view: View, rng: random.Random, held_out: bool) -> Question | None:
     if words is None:
         return None
     answer = f"<ref>{target.label}</ref>{format_point(target.point)}"
-    return Question("point", sentence("point", rng, held_out).format(x=words), answer, (target.id,))
+    text, shown = sentence("point", rng, held_out).format(x=words), (target.id,)
+    return Question("point", text, answer, shown, shown)

@@ -20,7 +20,7 @@ from edge_mm_runtime.grounding import NONE, StepRegion, format_steps
 
 def steps(view: View, rng: random.Random, held_out: bool) -> Question | None:
     """An instruction -> pick, push, point to, place; absent objects make the answer `<none>`."""
-    pair = clear_pair(view, rng)
+    pair = clear_pair(view, rng, relations=False)
     if pair is None:
         return None
     a, a_words, b, b_words = pair
@@ -34,7 +34,7 @@ def steps(view: View, rng: random.Random, held_out: bool) -> Question | None:
         text = sentence(name, rng, held_out).format(
             x=a_words, y=b_words, r=say_relation(rng.choice(DIRECTIONS), rng)
         )
-        return Question("absent", text, NONE)
+        return Question("absent", text, NONE, about=())
     where = rng.choice((*DIRECTIONS, "next to"))
     if b.kind in ("bowl", "plate", "box", "cup", "mug") and rng.random() < 0.6:
         where = "on" if b.kind in ("plate", "box") else "in"
@@ -60,4 +60,4 @@ def steps(view: View, rng: random.Random, held_out: bool) -> Question | None:
     text = sentence(name, rng, held_out).format(
         x=a_words, y=b_words, z=third_words, r=say_relation(where, rng)
     )
-    return Question("steps", text, format_steps(plan), tuple(shown))
+    return Question("steps", text, format_steps(plan), tuple(shown), (a.id,))

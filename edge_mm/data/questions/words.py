@@ -38,9 +38,8 @@ def exist(view: View, rng: random.Random, held_out: bool) -> Question | None:
     noun = present_noun(view, rng) if there else absent_noun(view, rng)
     if noun is None or noun == Noun("object"):
         return None
-    return Question(
-        "exist", sentence("exist", rng, held_out).format(x=noun.say(rng)), "yes" if there else "no"
-    )
+    text = sentence("exist", rng, held_out).format(x=noun.say(rng))
+    return Question("exist", text, "yes" if there else "no", about=_all(noun, view))
 
 
 def count(view: View, rng: random.Random, held_out: bool) -> Question | None:
@@ -55,11 +54,11 @@ def count(view: View, rng: random.Random, held_out: bool) -> Question | None:
         noun = rng.choice(many if many and rng.random() < 0.6 else candidates or [Noun("object")])
     if noun is None or unclear(noun, view) or len(find(noun, view)) > 9:
         return None
-    return Question(
-        "count",
+    text, counted = (
         sentence("count", rng, held_out).format(x=noun.say(rng, plural)),
-        str(len(find(noun, view))),
+        _all(noun, view),
     )
+    return Question("count", text, str(len(counted)), about=counted)
 
 
 def color(view: View, rng: random.Random, held_out: bool) -> Question | None:
@@ -70,9 +69,8 @@ def color(view: View, rng: random.Random, held_out: bool) -> Question | None:
     for _ in range(6):
         words = expression(target, view, rng)
         if words and COLOR_WORDS.isdisjoint(words.split(" the ")[0].split()):
-            return Question(
-                "color", sentence("color", rng, held_out).format(x=words), target.color or ""
-            )
+            text = sentence("color", rng, held_out).format(x=words)
+            return Question("color", text, target.color or "", about=(target.id,))
     return None
 
 
@@ -88,7 +86,8 @@ def compare(view: View, rng: random.Random, held_out: bool) -> Question | None:
     text = sentence("compare", rng, held_out).format(
         c=rng.choice(LARGER if larger else SMALLER), x=a_words, y=b_words
     )
-    return Question("compare", text, (big if larger else small).label)
+    right = big if larger else small
+    return Question("compare", text, right.label, about=(right.id,))
 
 
 def relation_yes_no(view: View, rng: random.Random, held_out: bool) -> Question | None:
@@ -135,7 +134,7 @@ def relation_what(view: View, rng: random.Random, held_out: bool) -> Question | 
     if right.contained_in == anchor.id:
         name = containment(anchor)
     text = sentence("what", rng, held_out).format(r=say_relation(name, rng), y=words)
-    return Question("relation", text, right.label)
+    return Question("relation", text, right.label, about=(right.id,))
 
 
 def identify(view: View, rng: random.Random, held_out: bool) -> Question | None:
@@ -143,7 +142,8 @@ def identify(view: View, rng: random.Random, held_out: bool) -> Question | None:
         return None
     target = rng.choice(clear)
     place = format_point(target.point)
-    return Question("identify", sentence("identify", rng, held_out).format(p=place), target.label)
+    text = sentence("identify", rng, held_out).format(p=place)
+    return Question("identify", text, target.label, about=(target.id,))
 
 
 def caption(view: View, rng: random.Random, held_out: bool) -> Question | None:
@@ -157,6 +157,10 @@ def caption(view: View, rng: random.Random, held_out: bool) -> Question | None:
     ]
     text = " and ".join(filter(None, (", ".join(said[:-1]), said[-1])))
     return Question("caption", sentence("caption", rng, held_out), text)
+
+
+def _all(noun: Noun, view: View) -> tuple[int, ...]:
+    return tuple(item.id for item in find(noun, view))
 
 
 def _article(label: str) -> str:

@@ -71,7 +71,7 @@ def test_packing_changes_no_logits(tokenizer, tiny_config: ModelConfig, tiny_mod
                 tiny_model.embed(ids, images),
                 attention_mask(segments, torch.float32),
                 torch.tensor([row.positions]),
-            )[0]
+            )[-1][0]
 
     ours = hidden(together)[torch.tensor(together.segments) == 2]
     theirs = hidden(alone)[torch.tensor(alone.segments) == 1]
@@ -108,3 +108,21 @@ def test_crops_keep_labels_on_their_pixels(scene_folder: Path) -> None:
         targets = cell_targets(ids, view, 30)
         assert set(targets["ids"]) <= {0, *(item.id for item in view)}
         assert relight(frame, random.Random(seed)).shape == frame.shape
+
+
+def test_mentions_and_subjects_have_their_cells(
+    scene_folder: Path, tokenizer, tiny_config: ModelConfig
+) -> None:
+    samples = SceneSamples([scene_folder], tiny_config, tokenizer, 6, 400, seed=1)
+    batch = collate([samples[0], samples[1]])
+    assert len(batch.mentions) and len(batch.subjects)
+    assistant = tokenizer.token_to_id("<assistant>")
+    for (sample, position), cells in zip(batch.subjects, batch.subject_cells, strict=True):
+        assert batch.input_ids[sample, position] == assistant
+        assert not (cells & (batch.cell_ids[sample] == 0)).any()
+    for (sample, position), cells in zip(batch.mentions, batch.mentioned, strict=True):
+        word = tokenizer.decode([int(batch.input_ids[sample, position])])
+        assert word.strip() and batch.labels[sample, position] == IGNORE
+        kinds = batch.kinds[sample][cells].unique()
+        assert 0 not in kinds
+    assert batch.mentioned.any()

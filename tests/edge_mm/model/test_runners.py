@@ -32,6 +32,6 @@ def test_appending_and_going_back_equal_a_fresh_pass(tiny_model: EdgeMM) -> None
     feed([7, 8, 9], 9)
     logits, query = feed([10, 11], 8)  # forgets 7 8 9
     inputs = tiny_model.embed(torch.tensor([[*PREFIX, 10, 11]]), torch.from_numpy(embeds))
-    hidden = tiny_model.hidden_states(inputs)[:, -1]
+    hidden = tiny_model.hidden_states(inputs)[-1][:, -1]
     np.testing.assert_allclose(logits, tiny_model.lm.lm_head(hidden).numpy(), atol=1e-4)
     np.testing.assert_allclose(query, tiny_model.region_query(hidden).numpy(), atol=1e-4)

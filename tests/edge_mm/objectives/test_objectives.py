@@ -8,7 +8,7 @@ from transformers.models.clip.modeling_clip import image_text_contrastive_loss
 
 from edge_mm.objectives.contrastive import clip_loss
 from edge_mm.objectives.language import language_loss
-from edge_mm.objectives.regions import box_loss, generalised_iou, pointing_loss
+from edge_mm.objectives.regions import box_loss, generalised_iou, mention_loss, pointing_loss
 from edge_mm.objectives.sea import sea_loss
 
 
@@ -46,17 +46,31 @@ def test_sea_loss_is_the_formula_in_float64() -> None:
 
 def test_pointing_loss_is_the_mass_outside() -> None:
     torch.manual_seed(0)
-    queries, keys = torch.randn(2, 3, 4), torch.randn(2, 5, 4)
-    target = torch.rand(2, 3, 5) > 0.5
-    target[1, 2] = False  # nothing to point at: does not count
-    mass = [
-        (torch.softmax(keys[b] @ queries[b, m], 0) * target[b, m]).sum()
-        for b in range(2)
-        for m in range(3)
-        if target[b, m].any()
-    ]
+    scores, target = torch.randn(6, 5), torch.rand(6, 5) > 0.5
+    target[4] = False  # nothing to point at: does not count
+    mass = [(torch.softmax(scores[m], 0) * target[m]).sum() for m in range(6) if target[m].any()]
     expected = -torch.stack(mass).log().mean()
-    torch.testing.assert_close(pointing_loss(queries, keys, target), expected)
+    torch.testing.assert_close(pointing_loss(scores, target), expected)
+
+
+def test_mention_loss_in_float64_with_its_gradient() -> None:
+    torch.manual_seed(0)
+    scores = torch.randn(4, 7, requires_grad=True)
+    target = torch.rand(4, 7) > 0.5
+    target[2] = False  # something that is not there: background only
+    loss = mention_loss(scores, target)
+    share = 1 / (1 + np.exp(-scores.detach().double().numpy()))
+    right = target.numpy()
+    expected, gradient = 0.0, np.zeros_like(share)
+    for row, mask in enumerate(right):
+        for cells, error in ((mask, share[row] - 1), (~mask, share[row])):
+            if cells.any():
+                expected -= np.log(1 - np.abs(error[cells])).mean() / len(right)
+                gradient[row, cells] = error[cells] / cells.sum() / len(right)
+    assert abs(loss.item() - expected) < 1e-6
+    (ours,) = torch.autograd.grad(loss, scores)
+    np.testing.assert_allclose(ours.numpy(), gradient, atol=1e-6)
+    assert mention_loss(scores[:0], target[:0]).item() == 0
 
 
 def test_generalised_iou_by_counting_pixels() -> None:

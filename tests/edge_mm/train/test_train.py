@@ -22,13 +22,14 @@ model:
   language: {vocab_size: 1280, hidden_size: 32, intermediate_size: 32, num_hidden_layers: 1,
              num_attention_heads: 2, num_key_value_heads: 1, head_dim: 16}
 data: {train: [FOLDER], questions: 2, max_tokens: 220, workers: 0}
-train: {precision: fp32, average: 0.5}
+train: {precision: fp32, average: 0.5, muon: true}
 stages:
   - {name: contrastive, steps: 2, batch_size: 2, parts: [vision, regions, language],
      losses: {contrastive: 1, looks: 1, boxes: 1}}
   - {name: align, steps: 2, batch_size: 2, parts: [projector], losses: {sea: 1, language: 1}}
   - {name: instruct, steps: 4, batch_size: 2, parts: [vision, projector, regions, language],
-     losses: {language: 1, pointing: 1, boxes: 1, looks: 1, sea: 1}, warmup: 1, decay: 2}
+     losses: {language: 1, pointing: 1, mentions: 1, boxes: 1, looks: 1, sea: 1},
+     warmup: 1, decay: 2}
 """
 
 

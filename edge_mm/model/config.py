@@ -28,12 +28,76 @@ class VisionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def tokens(self) -> int:
+        """Tokens of the tower; the language model reads `ModelConfig.image_tokens`."""
         return self.token_grid**2
 
     @property
     def cells(self) -> int:
         """Side of the fine grid at stride 8 on which the region head points."""
         return self.image_size // 8
+
+
+class ProjectorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How features of the vision tower become image tokens of the language model.
+
+    layers          linear layers of an MLP, or blocks of a qformer or perceiver
+    factor          pixel_shuffle: factor x factor tokens become one
+    queries         qformer, perceiver: how many tokens come out
+    heads           qformer, perceiver: of each attention
+    feature_layers  multi_scale: the encoder's states that are read, counted as transformers'
+                    `vision_feature_layer`: 0 enters its first layer, 1 leaves it, -1 is the last
+    """
+
+    kind: Literal["linear", "mlp", "pixel_shuffle", "qformer", "perceiver", "multi_scale"] = "mlp"
+    layers: int = 2
+    factor: int = 2
+    queries: int = 32
+    heads: int = 4
+    feature_layers: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, least in (("layers", 1), ("factor", 2), ("queries", 1), ("heads", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"projector.{name} is {getattr(self, name)}: at least {least}")
+        if (self.kind == "multi_scale") != bool(self.feature_layers):
+            raise ValueError(
+                "projector.feature_layers belongs to kind multi_scale, which needs it "
+                f"(e.g. [1, -1]); kind {self.kind} has {list(self.feature_layers)}"
+            )
+
+    def check(self, vision: VisionConfig) -> None:
+        """ValueError where this projector cannot read the features of that tower."""
+        self.grid(vision)
+        if self.kind in ("qformer", "perceiver") and vision.hidden_size % self.heads:
+            raise ValueError(
+                f"projector.heads {self.heads} does not divide vision.hidden_size "
+                f"{vision.hidden_size}"
+            )
+        for layer in self.feature_layers:
+            if not -vision.layers - 1 <= layer <= vision.layers:
+                raise ValueError(
+                    f"projector.feature_layers has {layer}: with {vision.layers} encoder layers "
+                    f"it goes from {-vision.layers - 1} to {vision.layers}"
+                )
+
+    def grid(self, vision: VisionConfig) -> int | None:
+        """Side of the square in which the image tokens lie; None: they have no places."""
+        if self.kind in ("qformer", "perceiver"):
+            return None
+        if self.kind == "pixel_shuffle":
+            return shuffled_grid(vision.token_grid, self.factor)
+        return vision.token_grid
+
+
+def shuffled_grid(grid: int, factor: int) -> int:
+    """Side of a grid x grid square of tokens after pixel shuffle; ValueError if it has none."""
+    if grid % factor:
+        divisors = [str(n) for n in range(2, grid + 1) if grid % n == 0]
+        raise ValueError(
+            f"pixel shuffle by factor {factor} does not divide the token grid {grid} x {grid}: "
+            f"take one of {', '.join(divisors)}"
+        )
+    return grid // factor
 
 
 class RegionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -83,6 +147,16 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         )  # as the backbone was trained
     )
     vision: VisionConfig = msgspec.field(default_factory=VisionConfig)
+    projector: ProjectorConfig = msgspec.field(default_factory=ProjectorConfig)
     regions: RegionConfig = msgspec.field(default_factory=RegionConfig)
     language: LanguageConfig = msgspec.field(default_factory=LanguageConfig)
     grounding: GroundingConfig = msgspec.field(default_factory=GroundingConfig)
+
+    def __post_init__(self) -> None:
+        self.projector.check(self.vision)
+
+    @property
+    def image_tokens(self) -> int:
+        """Rows of a picture in the language model's context."""
+        grid = self.projector.grid(self.vision)
+        return self.projector.queries if grid is None else grid**2

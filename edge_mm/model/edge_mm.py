@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from edge_mm.model.config import LanguageConfig, ModelConfig
-from edge_mm.model.projector import MLPProjector
+from edge_mm.model.projectors import build_projector
 from edge_mm.model.regions import RegionHead
 from edge_mm.model.vision import VisionTower
 from edge_mm.words import COLORS, KINDS
@@ -46,9 +46,9 @@ class Frames(nn.Module):
         self.vision, self.projector, self.regions = model.vision, model.projector, model.regions
 
     def forward(self, pixel_values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        tokens, fine = self.vision(pixel_values)
+        tokens, fine, features = self.vision(pixel_values)
         keys, boxes = self.regions.regions(self.regions.mixed(tokens, fine))
-        return self.projector(tokens), keys, boxes
+        return self.projector(features), keys, boxes
 
 
 class MentionQuery(nn.Module):
@@ -71,8 +71,8 @@ class EdgeMM(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.config = config
-        self.vision = VisionTower(config.vision)
-        self.projector = MLPProjector(config.vision.hidden_size, config.language.hidden_size)
+        self.vision = VisionTower(config.vision, config.projector.feature_layers)
+        self.projector = build_projector(config)
         self.regions = RegionHead(config.vision, config.regions.key_size, LOOKS)
         self.lm = LlamaForCausalLM(llama_config(config.language))
         self.region_query = nn.Linear(config.language.hidden_size, config.regions.key_size)
@@ -94,6 +94,16 @@ class EdgeMM(nn.Module):
         rows = (input_ids - vocabulary).clamp(min=0)
         picked = image_embeds.gather(1, rows[..., None].expand(-1, -1, image_embeds.shape[-1]))
         return torch.where(is_image[..., None], picked.to(text.dtype), text)
+
+    def image_features(self, tokens: Tensor) -> Tensor:
+        """Vision tokens [B,T,D] -> [B,F], to be compared with `caption_features` by cosine."""
+        return self.image_projection(tokens.mean(1))
+
+    def caption_features(self, caption_ids: Tensor) -> Tensor:
+        """Captions [B,C], padded with 0, read by the language model alone -> [B,F]."""
+        hidden = self.hidden_states(self.lm.get_input_embeddings()(caption_ids))[-1]
+        last = (caption_ids != 0).sum(1) - 1
+        return self.text_projection(hidden[torch.arange(len(last), device=last.device), last])
 
     def hidden_states(
         self,

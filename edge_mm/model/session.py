@@ -47,7 +47,7 @@ def describe(model: EdgeMM, folder: Path) -> BundleManifest:
         licence="unspecified",
         provenance=Provenance(checkpoint_sha256="", recipe="", tools={}, created=""),
         image=config.image,
-        prompt=Prompt(NANO_TEMPLATE, IMAGE_TOKEN, config.vision.tokens),
+        prompt=Prompt(NANO_TEMPLATE, IMAGE_TOKEN, config.image_tokens),
         stop_ids=(_stop_id(folder, config.language.vocab_size),),
         grounding=Grounding(
             codec=spoken.codec,

@@ -51,10 +51,15 @@ class Neck(nn.Module):
 
 
 class VisionTower(nn.Module):
-    """pixel_values [B,3,S,S] -> (tokens [B,T,D], fine map [B,C,S/8,S/8])."""
+    """pixel_values [B,3,S,S] -> (tokens [B,N,D], fine map [B,C,S/8,S/8], features for a projector).
 
-    def __init__(self, config: VisionConfig):
+    The features are the tokens, or with `feature_layers` the encoder's states after these layers
+    (0: before the first) side by side, [B,N,len(feature_layers)*D], not normed.
+    """
+
+    def __init__(self, config: VisionConfig, feature_layers: tuple[int, ...] = ()):
         super().__init__()
+        self.feature_layers = feature_layers
         self.backbone = EfficientNetLite0()
         self.neck = Neck(config.neck_channels)
         stride = config.cells // config.token_grid
@@ -77,8 +82,12 @@ class VisionTower(nn.Module):
         frozen = learning.index(True) if True in learning else len(learning)
         return self.backbone(pixel_values, frozen)
 
-    def forward(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, pixel_values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         fine = self.neck(self.features(pixel_values))
-        tokens = self.patchify(fine).flatten(2).transpose(1, 2) + self.position
-        tokens = self.encoder(inputs_embeds=tokens).last_hidden_state
-        return self.norm(tokens), fine
+        states = [self.patchify(fine).flatten(2).transpose(1, 2) + self.position]
+        for layer in self.encoder.layers:
+            states.append(layer(states[-1], None))
+        tokens = self.norm(states[-1])
+        if not self.feature_layers:
+            return tokens, fine, tokens
+        return tokens, fine, torch.cat([states[i] for i in self.feature_layers], -1)

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+BACKGROUND = 0.25  # weight of a cell without an object
+
 
 def pointing_loss(scores: Tensor, target: Tensor) -> Tensor:
     """-log of the probability mass on the right cells; rows without a right cell do not count.
@@ -58,7 +60,7 @@ def _area(corner: Tensor, opposite: Tensor) -> Tensor:
 
 
 def looks_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """What a cell shows: logits [N,C], class [N]; the background counts a quarter."""
+    """What a cell shows: logits [N,C], class [N]; the background counts BACKGROUND."""
     weight = torch.ones(logits.shape[-1], device=logits.device)
-    weight[0] = 0.25
+    weight[0] = BACKGROUND
     return F.cross_entropy(logits.float(), target, weight=weight)

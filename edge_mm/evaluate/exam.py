@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from edge_mm.data.questions import MAKERS, Question, ask
-from edge_mm.data.scenes import Scene, Seen, read_frame, read_scenes, seen_objects
+from edge_mm.data.scenes import (
+    Scene,
+    Seen,
+    read_frame,
+    read_scenes,
+    read_segmentation,
+    seen_objects,
+)
 from edge_mm.evaluate.judge import judge
-from edge_mm.evaluate.metrics import Metric, summarise
+from edge_mm.evaluate.metrics import Metric, Scores, summarise
 from edge_mm_runtime.answer import Answer
 from edge_mm_runtime.errors import UsageError
 
@@ -33,6 +40,15 @@ class Item:
     targets: tuple[Seen, ...]
 
 
+@dataclass(frozen=True)
+class Marked:
+    """One question with its answer and what the answer counts for (see judge.py)."""
+
+    item: Item
+    answer: Answer
+    scores: Scores
+
+
 def questions_about(scene: Scene, number: int, held_out: bool, seed: int) -> Iterator[Item]:
     """`number` questions, of all types in turn; the same ones for the same seed."""
     rng = random.Random(f"exam/{seed}/{scene.id}")
@@ -46,6 +62,39 @@ def questions_about(scene: Scene, number: int, held_out: bool, seed: int) -> Ite
             yield Item(scene, question, tuple(by_id[i] for i in question.objects))
 
 
+def scenes_of(folder: Path, limit: int | None) -> tuple[Scene, ...]:
+    """The first `limit` scenes of a data folder. UsageError when there are none."""
+    scenes = read_scenes(folder)[:limit]
+    if not scenes:
+        raise UsageError(f"{folder} has no scenes")
+    return scenes
+
+
+def sit(
+    ask_model: Ask,
+    folder: Path,
+    *,
+    limit: int | None = None,
+    questions: int = 8,
+    held_out: bool = False,
+    seed: int = 0,
+) -> list[list[Marked]]:
+    """Ask about the scenes of a data folder: the marked answers by picture."""
+    scenes = scenes_of(folder, limit)
+    pictures = []
+    for number, scene in enumerate(scenes, 1):
+        frame, segmentation = read_frame(folder, scene), read_segmentation(folder, scene)
+        size = (frame.shape[1], frame.shape[0])
+        picture = []
+        for item in questions_about(scene, questions, held_out, seed):
+            answer = ask_model(frame, item.question.text)
+            scores = judge(item.question, answer, item.targets, size, segmentation)
+            picture.append(Marked(item, answer, scores))
+        pictures.append(picture)
+        progress("exam", number, len(scenes))
+    return pictures
+
+
 def examine(
     ask_model: Ask,
     folder: Path,
@@ -56,31 +105,13 @@ def examine(
     seed: int = 0,
 ) -> dict[str, Metric]:
     """Ask about the scenes of a data folder; the metrics of judge.py with intervals."""
-    scenes = read_scenes(folder)[:limit]
-    if not scenes:
-        raise UsageError(f"{folder} has no scenes")
-    pictures = []
-    for number, scene in enumerate(scenes, 1):
-        frame = read_frame(folder, scene)
-        pictures.append(
-            [
-                score(item, ask_model(frame, item.question.text), frame)
-                for item in questions_about(scene, questions, held_out, seed)
-            ]
-        )
-        if sys.stderr.isatty():
-            print(f"\r{number}/{len(scenes)} pictures", end="", file=sys.stderr)
-    return summarise(pictures, seed)
+    pictures = sit(
+        ask_model, folder, limit=limit, questions=questions, held_out=held_out, seed=seed
+    )
+    return summarise([[marked.scores for marked in picture] for picture in pictures], seed)
 
 
-def score(item: Item, answer: Answer, frame: np.ndarray) -> dict[str, float]:
-    return judge(item.question, answer, item.targets, (frame.shape[1], frame.shape[0]))
-
-
-def table(metrics: dict[str, Metric]) -> str:
-    """For people: a line a metric, in percent."""
-    rows: Sequence[str] = [
-        f"{name:16} {100 * m.value:5.1f}  [{100 * m.low:5.1f}, {100 * m.high:5.1f}]  n={m.n}"
-        for name, m in metrics.items()
-    ]
-    return "\n".join(rows)
+def progress(name: str, number: int, total: int) -> None:
+    """How far it is, for a person who waits at a terminal."""
+    if sys.stderr.isatty():
+        print(f"\r{name}: {number}/{total} pictures", end="", file=sys.stderr)

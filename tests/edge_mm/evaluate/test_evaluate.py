@@ -39,6 +39,27 @@ def test_places() -> None:
     assert several["locate_all_f1"] == 2 / 3
 
 
+def test_a_point_is_on_the_thing_or_only_in_its_box() -> None:
+    segmentation = np.zeros((200, 100), np.uint8)  # the cup fills the left half of its box
+    segmentation[20:100, 10:30] = CUP.id
+    segmentation[199, 99] = CUP.id
+    for kind, (x, y), wanted in (
+        ("locate", (20.0, 50.0), 1.0),
+        ("locate", (40.0, 50.0), 0.0),
+        ("point", (29.9, 99.9), 1.0),
+        ("point", (30.0, 50.0), 0.0),
+        ("point", (100.0, 200.0), 1.0),  # the far corner of the frame is its last pixel
+    ):
+        found = answer(objects=(GroundedObject("red cup", CUP_BOX, (x, y), 0.9),))
+        scores = judge(Question(kind, "", "", (1,)), found, [CUP], SIZE, segmentation)
+        assert scores["point_in_mask"] == wanted, (kind, x, y)
+    boxed = answer(objects=(GroundedObject("red cup", (10.0, 20.0, 20.0, 40.0), None, 0.9),))
+    located = Question("locate", "", "", (1,))
+    assert judge(located, boxed, [CUP], SIZE, segmentation)["point_in_mask"] == 1.0  # its centre
+    assert judge(located, answer(found=False), [CUP], SIZE, segmentation)["point_in_mask"] == 0.0
+    assert "point_in_mask" not in judge(located, boxed, [CUP], SIZE)
+
+
 def test_words_absence_and_steps() -> None:
     assert judge(Question("count", "", "3"), answer("3"), [], SIZE) == {"count_exact": 1.0}
     assert judge(Question("color", "", "red"), answer("blue"), [], SIZE) == {"color_acc": 0.0}

@@ -1,0 +1,81 @@
+"""Calibration against sums by hand, and which located thing counts as right."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edge_mm.data.questions import Question
+from edge_mm.data.scenes import Scene, Seen
+from edge_mm.evaluate.calibration import calibration, calibration_error, located, reliability
+from edge_mm.evaluate.exam import Item, Marked
+from edge_mm.evaluate.metrics import measure
+from edge_mm_runtime.answer import Answer, GroundedObject
+
+SCENE = Scene("0", "0.png", 100, 100, ())
+BOX, FAR = (10.0, 10.0, 30.0, 30.0), (60.0, 60.0, 80.0, 80.0)
+
+
+def seen(number: int, box: tuple[float, ...]) -> Seen:
+    unit = tuple(value / 100 for value in box)
+    return Seen(number, "cup", "red", unit, unit[:2], unit[2:], 1.0, 0.1, None)
+
+
+def marked(kind: str, targets: list[Seen], *found: tuple) -> Marked:
+    objects = tuple(GroundedObject("red cup", box, point, sure) for box, point, sure in found)
+    question = Question(kind, "", "", tuple(t.id for t in targets))
+    return Marked(
+        Item(SCENE, question, tuple(targets)), Answer("", objects, None, (), "stop", {}), {}
+    )
+
+
+def test_error_and_table_by_hand() -> None:
+    sure = np.array([0.95, 0.92, 0.55, 1.0, 0.05])
+    right = np.array([1.0, 0.0, 1.0, 1.0, 0.0])
+    # bins 0.9-1: three, mean 0.9567, right 2/3; 0.5-0.6: 0.55 and 1; 0-0.1: 0.05 and 0
+    wanted = (3 * abs(2.87 / 3 - 2 / 3) + abs(0.55 - 1) + 0.05) / 5
+    assert calibration_error(sure, right, np.ones(5)) == pytest.approx(wanted)
+    table = reliability(sure, right)
+    assert [(row.low, row.n, row.right) for row in table] == [
+        (0, 1, 0),
+        (0.5, 1, 1),
+        (0.9, 3, 0.6667),
+    ]
+    assert table[2].confidence == pytest.approx(2.87 / 3, abs=1e-4)
+    doubled = calibration_error(np.r_[sure, sure[:1]], np.r_[right, right[:1]], np.ones(6))
+    assert calibration_error(sure, right, np.array([2, 1, 1, 1, 1])) == pytest.approx(doubled)
+
+
+def test_a_calibrated_model_has_little_error() -> None:
+    rng = np.random.default_rng(0)
+    sure = rng.random(20_000)
+    right = (rng.random(20_000) < sure).astype(float)
+    assert calibration_error(sure, right, np.ones(20_000)) < 0.02
+    assert calibration_error(sure**3, right, np.ones(20_000)) > 0.15
+
+
+def test_what_is_right() -> None:
+    cup = seen(1, BOX)
+    assert list(located(marked("locate", [cup], (BOX, (5, 5), 0.8)))) == [(0.8, True)]
+    assert list(located(marked("locate", [cup], (FAR, (15, 15), 0.8)))) == [(0.8, False)]
+    assert list(located(marked("point", [cup], (FAR, (15, 15), 0.7)))) == [(0.7, True)]
+    assert list(located(marked("absent", [], (BOX, None, 0.6)))) == [(0.6, False)]
+    twice = marked("locate_all", [cup, seen(2, FAR)], (BOX, None, 0.4), (BOX, None, 0.9))
+    assert list(located(twice)) == [(0.9, True), (0.4, False)], "each thing is found once"
+
+
+def test_figures_over_pictures() -> None:
+    cup = seen(1, BOX)
+    exam = [
+        [marked("locate", [cup], (BOX, None, 0.8)), marked("color", [cup], (BOX, None, 0.1))],
+        [marked("absent", [], (BOX, None, 0.6))],
+        [],
+    ]
+    figures, bins = calibration(exam)
+    metrics = measure(figures, len(exam))
+    assert metrics["located_right"].value == 0.5 and metrics["located_right"].n == 2
+    assert metrics["located_confidence"].value == pytest.approx(0.7)
+    assert metrics["located_brier"].value == pytest.approx((0.2**2 + 0.6**2) / 2)
+    assert metrics["located_ece"].value == pytest.approx((0.2 + 0.6) / 2)
+    assert sum(row.n for row in bins) == 2
+    assert calibration([[marked("locate", [cup])]]) == ({}, [])

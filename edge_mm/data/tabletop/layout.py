@@ -12,10 +12,13 @@ import numpy as np
 from edge_mm.data.tabletop.kinds import KIND_WEIGHTS, color_weights, pick
 from edge_mm.data.tabletop.looks import Look, paint
 from edge_mm.data.tabletop.mesh import Array
+from edge_mm.data.tabletop.scans import scan_look, scan_shape
 from edge_mm.data.tabletop.shapes import build, mesh_name
 from edge_mm.data.tabletop.splits import HELD_OUT_PAIRS, Rules
 from edge_mm.data.tabletop.vessels import Shape
 from edge_mm.words import COLORS, KINDS
+
+SCAN_SHARE = 0.5  # of the things whose kind has scans, where packs are asked for
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class Thing:
     """An object of the scene, without its place."""
 
     kind: str
-    color: str
+    color: str | None  # None: several colours (scans only)
     mesh: str
     shape: Shape
     look: Look
@@ -98,12 +101,18 @@ def choose_things(rules: Rules, count: int, rng: np.random.Generator) -> list[Th
             color = pick(weights, rng)
         if not rules.allows_pair(kind, color):
             continue
-        name = mesh_name(kind, rules.mesh_number(rng))
-        shape = build(name)
-        look = paint(kind, color, shape, rng)
+        scans = [] if rules.needs_held_out_pair and not things else rules.scans_of(kind)
+        if scans and rng.random() < SCAN_SHARE:
+            scan = scans[int(rng.integers(len(scans)))]
+            name, color = scan.name, scan.row.color
+            shape, look = scan_shape(scan), scan_look(scan, rng)
+        else:
+            name = mesh_name(kind, rules.mesh_number(rng))
+            shape = build(name)
+            look = paint(kind, color, shape, rng)
         points = np.concatenate([part.mesh.vertices for part in shape.parts])
         things.append(Thing(kind, color, name, shape, look, points))
-    assert all(thing.color in COLORS for thing in things)
+    assert all(thing.color is None or thing.color in COLORS for thing in things)
     return things
 
 
@@ -119,9 +128,12 @@ def turn(axis: int, angle: float) -> Array:
 def _rest(thing: Thing, rng: np.random.Generator) -> tuple[Array, bool]:
     """A resting rotation (before the turn on the table) and whether the thing stands."""
     rest = thing.shape.rests[int(rng.integers(len(thing.shape.rests)))]
-    if rest == "side":
+    if rest in ("side", "flat"):  # flat: on its broad side, as an oval bottle must
         boxy = thing.kind in ("carton", "box")
-        roll = np.pi / 2 * rng.integers(4) if boxy else rng.uniform(0, 2 * np.pi)
+        if rest == "flat":
+            roll = float(np.pi * rng.integers(2))
+        else:
+            roll = np.pi / 2 * rng.integers(4) if boxy else rng.uniform(0, 2 * np.pi)
         matrix = turn(0, np.pi / 2) @ turn(2, roll)
         points = thing.points @ matrix.T
         if not boxy:  # let both ends touch the table

@@ -1,6 +1,6 @@
 """What each split may show. `train` and `val` differ by seed only; the others hold something out.
 
-- `meshes`: only meshes 800..999, which no other split uses.
+- `meshes`: only meshes 800..999 and held-out scans, which no other split uses.
 - `combos`: every scene shows at least one held-out pair of colour and kind; no other split does.
 - `looks`: held-out surface families, and cameras that are both wide and of middle elevation.
 """
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edge_mm.data.tabletop import textures
+from edge_mm.data.tabletop.packs import Scan
 from edge_mm.data.tabletop.shapes import ALL_MESHES, TRAIN_MESHES
 
 SPLITS = ("train", "val", "meshes", "combos", "looks")
@@ -44,6 +45,17 @@ class Rules:
     """The limits of one split."""
 
     split: str
+    scans: tuple[Scan, ...] = ()  # of packs; empty: our own meshes only
+
+    def scans_of(self, kind: str) -> list[Scan]:
+        """The scans of a kind that this split may use."""
+        return [
+            scan
+            for scan in self.scans
+            if scan.row.kind == kind
+            and scan.held_out == (self.split == "meshes")
+            and (scan.row.color is None or self.allows_pair(kind, scan.row.color))
+        ]
 
     def mesh_number(self, rng: np.random.Generator) -> int:
         """A mesh number that this split may use."""

@@ -35,7 +35,7 @@ class Light:
 
 
 def table(
-    rng: np.random.Generator, rules: Rules, spread: float, colors: set[str]
+    rng: np.random.Generator, rules: Rules, spread: float, colors: set[str | None]
 ) -> tuple[str, list[Prop]]:
     """The surface's family name, and the props of table, cloth and floor.
 

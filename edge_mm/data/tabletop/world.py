@@ -18,6 +18,7 @@ from edge_mm.data.tabletop.annotate import annotate
 from edge_mm.data.tabletop.camera import Camera, aim
 from edge_mm.data.tabletop.layout import Thing, choose_things, place
 from edge_mm.data.tabletop.mesh import Array
+from edge_mm.data.tabletop.packs import Scan
 from edge_mm.data.tabletop.photo import develop
 from edge_mm.data.tabletop.render import Scene, Studio, View
 from edge_mm.data.tabletop.splits import HELD_OUT_PAIRS, Rules, scene_seed
@@ -41,9 +42,11 @@ class Sample:
     label: dict[str, Any]
 
 
-def render_pair(studio: Studio, seed: int, split: str, first: int) -> Iterator[tuple[int, Sample]]:
-    """The samples `first` (even) and `first + 1`."""
-    rules = Rules(split)
+def render_pair(
+    studio: Studio, seed: int, split: str, first: int, scans: tuple[Scan, ...] = ()
+) -> Iterator[tuple[int, Sample]]:
+    """The samples `first` (even) and `first + 1`; with `scans`, some things are scanned ones."""
+    rules = Rules(split, scans)
     rng = np.random.default_rng([11, scene_seed(seed, split, first)])
     count = 1 + int(rng.choice(len(COUNT_SHARE), p=COUNT_SHARE))
     things = choose_things(rules, max(count, 2), rng)

@@ -9,6 +9,7 @@ index) only. The label is written last, so a sample with a label is complete.
 from __future__ import annotations
 
 import ctypes.util
+import hashlib
 import json
 import multiprocessing
 import multiprocessing.util
@@ -22,7 +23,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from edge_mm.data.tabletop.splits import SPLITS
+from edge_mm.data.tabletop.packs import INSTALL, Scan
+from edge_mm.data.tabletop.splits import SPLITS, Rules
+from edge_mm.words import KINDS
 from edge_mm_runtime.errors import EdgeMMError, UsageError
 
 VERSION = 2
@@ -43,15 +46,18 @@ def make_dataset(
     split: str,
     workers: int = os.cpu_count() or 1,
     depth: bool = False,
+    scans: tuple[Scan, ...] = (),
 ) -> Path:
     """Render samples 0..count-1 of a split into `out` (existing ones are kept) and index them.
 
-    Returns the path of `scenes.json`. Raises UsageError for bad arguments or a folder of another
-    seed or split, RendererError without OSMesa.
+    `scans` (packs.find_scans) take the place of some of our own meshes. Returns the path of
+    `scenes.json`. Raises UsageError for bad arguments or a folder of another seed, split or set of
+    scans, RendererError without OSMesa.
     """
     check_arguments(count, seed, split, workers)
+    check_scans(split, scans)
     check_renderer()
-    prepare_folder(out, seed, split, depth)
+    prepare_folder(out, seed, split, depth, scans)
     missing = [k for k in range(count) if not (out / "labels" / f"{k:06d}.json").exists()]
     firsts = sorted({k - k % VIEWS_PER_SCENE for k in missing})
     step = CHUNK // VIEWS_PER_SCENE
@@ -63,7 +69,8 @@ def make_dataset(
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(min(workers, len(batch)), context) as pool:
             futures = [
-                pool.submit(render_task, out, task, count, seed, split, depth) for task in batch
+                pool.submit(render_task, out, task, count, seed, split, depth, scans)
+                for task in batch
             ]
             for future in as_completed(futures):
                 done += future.result()
@@ -73,7 +80,7 @@ def make_dataset(
                 print(line, end="", file=sys.stderr, flush=True)
     if tasks:
         print(file=sys.stderr)
-    index = write_index(out, count, seed, split)
+    index = write_index(out, count, seed, split, scans)
     write_contact_sheet(out, count)
     return index
 
@@ -90,6 +97,13 @@ def check_arguments(count: int, seed: int, split: str, workers: int) -> None:
         raise UsageError(f"workers {workers} is not at least 1")
 
 
+def check_scans(split: str, scans: tuple[Scan, ...]) -> None:
+    """Raise UsageError where packs were asked for but this split may show none of them."""
+    rules = Rules(split, scans)
+    if scans and not any(rules.scans_of(kind) for kind in KINDS):
+        raise UsageError(f"no installed scan is for split {split!r}: {INSTALL}")
+
+
 def check_renderer() -> None:
     """Raise RendererError, with the line that helps, where MuJoCo or OSMesa is missing."""
     import importlib.util
@@ -100,9 +114,14 @@ def check_renderer() -> None:
         raise RendererError("libOSMesa is not installed: sudo apt-get install libosmesa6")
 
 
-def prepare_folder(out: Path, seed: int, split: str, depth: bool) -> None:
+def prepare_folder(
+    out: Path, seed: int, split: str, depth: bool, scans: tuple[Scan, ...] = ()
+) -> None:
     """Make the folders; refuse one that was begun with other settings."""
-    stamp = {"version": VERSION, "seed": seed, "split": split}
+    stamp: dict[str, Any] = {"version": VERSION, "seed": seed, "split": split}
+    if scans:
+        names = " ".join(scan.name for scan in scans)
+        stamp["scans"] = f"{len(scans)}-{hashlib.sha256(names.encode()).hexdigest()[:8]}"
     try:
         for name in ("images", "segmentation", "labels", *(["depth"] if depth else [])):
             (out / name).mkdir(parents=True, exist_ok=True)
@@ -120,7 +139,13 @@ def prepare_folder(out: Path, seed: int, split: str, depth: bool) -> None:
 
 
 def render_task(
-    out: Path, firsts: list[int], count: int, seed: int, split: str, depth: bool
+    out: Path,
+    firsts: list[int],
+    count: int,
+    seed: int,
+    split: str,
+    depth: bool,
+    scans: tuple[Scan, ...],
 ) -> int:
     """Render the pairs that begin at `firsts`; runs in a worker. Returns how many were missing."""
     cv2.setNumThreads(1)
@@ -128,7 +153,7 @@ def render_task(
 
     written = 0
     for first in firsts:
-        for index, sample in render_pair(_studio(), seed, split, first):
+        for index, sample in render_pair(_studio(), seed, split, first, scans):
             if index >= count or (out / "labels" / f"{index:06d}.json").exists():
                 continue
             name = f"{index:06d}"
@@ -183,17 +208,20 @@ def replace_text(path: Path, text: str) -> None:
     part.replace(path)
 
 
-def write_index(out: Path, count: int, seed: int, split: str) -> Path:
-    """Assemble `scenes.json` from the labels."""
+def write_index(out: Path, count: int, seed: int, split: str, scans: tuple[Scan, ...] = ()) -> Path:
+    """Assemble `scenes.json` from the labels; it names the licence of every scan in use."""
     scenes = [json.loads((out / "labels" / f"{k:06d}.json").read_text()) for k in range(count)]
     command = f"edge-mm data make tabletop --count {count} --seed {seed} --split {split}"
-    generator = {
+    generator: dict[str, Any] = {
         "name": "edge_mm.data.tabletop",
         "version": str(VERSION),
-        "command": command,
+        "command": command + " --packs" if scans else command,
         "seed": seed,
         "split": split,
     }
+    if scans:
+        shown = {item["mesh"] for scene in scenes for item in scene["objects"]}
+        generator["scans"] = {s.name: s.row.licence for s in scans if s.name in shown}
     path = out / "scenes.json"
     replace_text(path, json.dumps({"schema": 1, "generator": generator, "scenes": scenes}))
     return path
@@ -214,7 +242,7 @@ def write_contact_sheet(out: Path, count: int, cell: int = 300, columns: int = 8
         for item in label["objects"]:
             x1, y1, x2, y2 = (int(v * scale) for v in item["box_xyxy"])
             cv2.rectangle(image, (x1, y1), (x2, y2), (0, 255, 0), 1)
-            text = f"{item['color']} {item['kind']}"
+            text = f"{item['color']} {item['kind']}" if item["color"] else item["kind"]
             for color, width in (((0, 0, 0), 2), ((0, 255, 255), 1)):
                 cv2.putText(image, text, (x1, max(y1 - 2, 9)), 0, 0.32, color, width, cv2.LINE_AA)
         square = np.zeros((cell, cell, 3), np.uint8)

@@ -16,7 +16,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("edge_mm.demo.command:main", "answers on the shipped pictures, as a small web page"),
     "ask": ("edge_mm_runtime.commands.ask:main", "ask one question about one picture"),
     "run": ("edge_mm_runtime.commands.run:main", "answer from a camera, a video or a folder"),
-    "data": ("edge_mm.data.command:main", "render tabletop scenes with exact labels"),
+    "data": ("edge_mm.data.command:main", "render, convert or check training data"),
     "train": ("edge_mm.train.command:main", "train a model from a recipe"),
     "eval": ("edge_mm.evaluate.command:main", "score a checkpoint or a bundle"),
     "export": ("edge_mm_export.command:main", "turn a checkpoint into a verified bundle"),

@@ -50,8 +50,12 @@ def find(noun: Noun, view: Sequence[Seen]) -> list[Seen]:
 
 
 def unclear(noun: Noun, view: Sequence[Seen]) -> bool:
-    """Whether something hardly visible could be meant too."""
-    return any(item.visible < CLEARLY_SEEN and noun.matches(item) for item in view)
+    """Whether something hardly visible, or of several colours, could be meant too."""
+    return any(
+        (item.visible < CLEARLY_SEEN and noun.matches(item))
+        or (noun.color and item.color is None and Noun(noun.word).matches(item))
+        for item in view
+    )
 
 
 def nouns_for(item: Seen) -> list[Noun]:
@@ -93,16 +97,17 @@ def holds(a: Seen, name: str, b: Seen) -> bool | None:
 
 
 def expression(
-    target: Seen, view: Sequence[Seen], rng: random.Random, relations: bool = True
+    target: Seen, view: Sequence[Seen], rng: random.Random, plain: bool = False
 ) -> str | None:
     """Words (without an article) that mean `target` and nothing else in the view.
 
-    `relations=False` leaves out "left of the ..." where the question is about just that.
+    `plain` is for questions that name two things: a noun if it will do, else an order or a size,
+    and never "left of the ...", for nobody could tell what belongs to what.
     """
-    makers = [_by_noun, _by_noun, _by_noun, _by_order, _by_size]
-    if relations:
-        makers += [_by_relation, _by_relation]
+    makers = [_by_noun, _by_noun, _by_noun, _by_order, _by_size, _by_relation, _by_relation]
     rng.shuffle(makers)
+    if plain:
+        makers = [_by_noun, *(maker for maker in makers if maker in (_by_order, _by_size))]
     for maker in dict.fromkeys(makers):
         words = maker(target, view, rng)
         if words is not None:

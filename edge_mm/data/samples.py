@@ -9,8 +9,9 @@ its positions go on from the prefix, just as the runtime asks it.
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import cv2
@@ -21,12 +22,15 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from edge_mm.data.augment import crop_and_flip, relight
+from edge_mm.data.formats.given import answerable, draw, given_questions
 from edge_mm.data.mentions import mentions
+from edge_mm.data.preferences import rejected
 from edge_mm.data.questions import Question, ask
 from edge_mm.data.questions.words import caption
 from edge_mm.data.scenes import (
     Scene,
     Seen,
+    boxes_as_segmentation,
     read_frame,
     read_scenes,
     read_segmentation,
@@ -34,7 +38,7 @@ from edge_mm.data.scenes import (
 )
 from edge_mm.model.config import ModelConfig
 from edge_mm.words import COLORS, KINDS
-from edge_mm_runtime.errors import UsageError
+from edge_mm_runtime.errors import ImageError, UsageError
 
 IGNORE = -100
 LOCATION_WEIGHT = 0.1  # of a location token in the language loss: the region head does the work
@@ -49,7 +53,7 @@ class Batch:
     position_ids: Tensor  # [B,L]
     segments: Tensor  # [B,L]; -1 is padding
     labels: Tensor  # [B,L]; the token that follows, IGNORE outside of answers
-    weights: Tensor  # [B,L]
+    weights: Tensor  # [B,L]; 0 for a rejected answer
     kinds: Tensor  # [B,P] 0 background, then KINDS
     colors: Tensor  # [B,P] 0 background or unknown, then COLORS
     cell_boxes: Tensor  # [B,P,6] box and point of the cell's object, unit coordinates
@@ -59,7 +63,11 @@ class Batch:
     mentioned: Tensor  # [N,P] bool: the cells of what it names
     subjects: Tensor  # [S,2] sample, position of <assistant>
     subject_cells: Tensor  # [S,P] bool: the cells of what the answer is about
+    pairs: Tensor  # [Q,3] sample, segment of the right answer, segment of the rejected one
     caption_ids: Tensor  # [B,C] <bos> caption <eos>, padded with 0 = <pad>
+
+    def to(self, device: torch.device) -> Batch:
+        return Batch(*(getattr(self, field.name).to(device) for field in fields(self)))
 
 
 @dataclass(slots=True)
@@ -72,6 +80,7 @@ class _Packed:
     pointers: list[tuple[int, int]]
     mentions: list[tuple[int, tuple[int, ...]]]  # position, object ids
     subjects: list[tuple[int, tuple[int, ...]]]
+    pairs: list[tuple[int, int]]  # segments
 
 
 class Packer:
@@ -86,9 +95,16 @@ class Packer:
         self.ids = ids
         self.locations = range(ids["<loc000>"], ids["<loc000>"] + config.grounding.bins)
         first = config.language.vocab_size
-        self.prefix = [ids["<bos>"], *range(first, first + config.vision.tokens)]
+        self.prefix = [ids["<bos>"], *range(first, first + config.image_tokens)]
 
-    def pack(self, questions: Sequence[Question], limit: int, view: Sequence[Seen] = ()) -> _Packed:
+    def pack(
+        self,
+        questions: Sequence[Question],
+        limit: int,
+        view: Sequence[Seen] = (),
+        rejections: Sequence[str | None] = (),
+    ) -> _Packed:
+        """As many questions as fit; a question with a rejected answer takes two segments."""
         start = len(self.prefix)
         row = _Packed(
             ids=list(self.prefix),
@@ -99,37 +115,59 @@ class Packer:
             pointers=[],
             mentions=[],
             subjects=[],
+            pairs=[],
         )
-        for number, question in enumerate(questions, 1):
-            text = self.tokenizer.encode(question.text)
-            asked = [self.ids["<user>"], *text.ids, self.ids["<assistant>"]]
-            said = [*self.tokenizer.encode(question.answer).ids, self.ids["<eos>"]]
-            tokens = asked + said
-            if len(row.ids) + len(tokens) > limit:
-                break
-            at = len(row.ids)
-            row.ids += tokens
-            row.positions += range(start, start + len(tokens))
-            row.segments += [number] * len(tokens)
-            row.labels += [IGNORE] * (len(asked) - 1) + said + [IGNORE]
-            row.weights += (
-                [0.0] * (len(asked) - 1)
-                + [LOCATION_WEIGHT if token in self.locations else 1.0 for token in said]
-                + [0.0]
-            )
-            shown = iter(question.objects)
-            row.pointers += [
-                (at + len(asked) + i, next(shown))
-                for i, token in enumerate(said)
-                if token in (self.ids["<box>"], self.ids["<point>"])
-            ]
-            for mention in mentions(question.text, view):
-                last = text.char_to_token(mention.end - 1)
-                if last is not None:
-                    row.mentions.append((at + 1 + last, mention.objects))
-            if question.about is not None:
-                row.subjects.append((at + len(asked) - 1, question.about))
+        for question, wrong in zip(questions, rejections or [None] * len(questions), strict=True):
+            answers = [question.answer] if wrong is None else [question.answer, wrong]
+            tokens = [self._tokens(question.text, answer) for answer in answers]
+            if len(row.ids) + sum(len(asked) + len(said) for asked, said in tokens) > limit:
+                continue
+            number = row.segments[-1] + 1
+            self._append(row, question, view, *tokens[0])
+            if wrong is not None:
+                self._append_segment(row, *tokens[1], learn=False)
+                row.pairs.append((number, number + 1))
         return row
+
+    def _tokens(self, text: str, answer: str) -> tuple[list[int], list[int]]:
+        asked = [self.ids["<user>"], *self.tokenizer.encode(text).ids, self.ids["<assistant>"]]
+        return asked, [*self.tokenizer.encode(answer).ids, self.ids["<eos>"]]
+
+    def _append(
+        self,
+        row: _Packed,
+        question: Question,
+        view: Sequence[Seen],
+        asked: list[int],
+        said: list[int],
+    ) -> None:
+        """A question with its right answer, and all that the decoder should know on the way."""
+        at = len(row.ids)
+        self._append_segment(row, asked, said, learn=True)
+        shown = iter(question.objects)
+        row.pointers += [
+            (at + len(asked) + i, next(shown))
+            for i, token in enumerate(said)
+            if token in (self.ids["<box>"], self.ids["<point>"])
+        ]
+        text = self.tokenizer.encode(question.text)
+        for mention in mentions(question.text, view):
+            last = text.char_to_token(mention.end - 1)
+            if last is not None:
+                row.mentions.append((at + 1 + last, mention.objects))
+        if question.about is not None:
+            row.subjects.append((at + len(asked) - 1, question.about))
+
+    def _append_segment(self, row: _Packed, asked: list[int], said: list[int], learn: bool) -> None:
+        start, length = len(self.prefix), len(asked) + len(said)
+        row.ids += asked + said
+        row.positions += range(start, start + length)
+        row.segments += [row.segments[-1] + 1] * length
+        row.labels += [IGNORE] * (len(asked) - 1) + said + [IGNORE]
+        row.weights += [0.0] * (len(asked) - 1) + [
+            learn * (LOCATION_WEIGHT if token in self.locations else 1.0) for token in said
+        ]
+        row.weights.append(0.0)
 
 
 class SceneSamples(Dataset):
@@ -146,8 +184,18 @@ class SceneSamples(Dataset):
         questions: int,
         max_tokens: int,
         seed: int,
+        preferences: bool = False,
     ):
-        self.items = [(folder, scene) for folder in folders for scene in read_scenes(folder)]
+        self.preferences = preferences  # with a rejected answer beside the right one
+        self.skipped = 0  # pictures that could not be read
+        self.items: list[tuple[Path, Scene]] = []
+        self.given: dict[tuple[Path, str], tuple[Question, ...]] = {}
+        self.answerable: dict[Path, tuple[str, ...]] = {}
+        for folder in folders:
+            scenes = read_scenes(folder)
+            self.items += [(folder, scene) for scene in scenes]
+            self.given |= {(folder, name): q for name, q in given_questions(folder).items()}
+            self.answerable[folder] = answerable(scenes)
         if not self.items:
             raise UsageError(f"no scenes in {', '.join(map(str, folders))}")
         self.config, self.packer = config, Packer(tokenizer, config)
@@ -163,10 +211,17 @@ class SceneSamples(Dataset):
         rng = random.Random(f"{self.seed}/{pass_number}/{place}")
         for attempt in range(len(self.items)):  # nothing can be asked about an empty view
             folder, scene = self.items[self.order[(place + attempt) % len(self.items)]]
-            sample = self.sample(folder, scene, rng)
+            try:
+                sample = self.sample(folder, scene, rng)
+            except ImageError as error:
+                self.skipped += 1
+                print(f"skipped scene {scene.id} ({self.skipped} in all): {error}", file=sys.stderr)
+                continue
             if sample is not None:
                 return sample
-        raise UsageError("no scene of the data has an object that can be asked about")
+        raise UsageError(
+            f"no scene of the data has an object that can be asked about ({self.skipped} skipped)"
+        )
 
     def sample(self, folder: Path, scene: Scene, rng: random.Random) -> dict | None:
         """One augmented, packed sample; None when nothing can be asked about the view."""
@@ -177,14 +232,24 @@ class SceneSamples(Dataset):
         )
         if segmentation is None:
             segmentation = boxes_as_segmentation(scene)
-        frame, segmentation, view = crop_and_flip(frame, segmentation, view, rng)
+        given = draw(self.given.get((folder, scene.id), ()), scene, self.questions, rng)
+        if not given:  # the words and boxes of given ones hold for the picture as it is
+            frame, segmentation, view = crop_and_flip(frame, segmentation, view, rng)
         frame = relight(frame, rng)
-        asked = [q for _ in range(self.questions) if (q := ask(view, rng))]
+        labelled, types = bool(scene.objects), self.answerable[folder]
+        made = self.questions - len(given) if labelled or not given else 0
+        asked = [*given, *(q for _ in range(made) if (q := ask(view, rng, kinds=types)))]
         if not asked:
             return None
-        described = caption(view, rng, False)
+        described = next((q for q in given if q.type == "caption"), None)
+        described = described or caption(view, rng, False)
         text = described.answer if described else "nothing"
-        row = self.packer.pack(asked, self.max_tokens, view)
+        rejections = [rejected(q, view, rng) for q in asked] if self.preferences else ()
+        row = self.packer.pack(asked, self.max_tokens, view, rejections)
+        if row.segments[-1] == 0:  # no question is short enough
+            return None
+        if given and not labelled:  # what its words mean in the picture is not known
+            row.mentions.clear()
         return {
             "pixels": self.config.image.apply(frame)[0],
             "row": row,
@@ -195,19 +260,6 @@ class SceneSamples(Dataset):
             ],
             **cell_targets(segmentation, view, self.config.vision.cells),
         }
-
-
-def boxes_as_segmentation(scene: Scene) -> np.ndarray:
-    """For data with boxes only: every pixel goes to the smallest box around it."""
-    segmentation = np.zeros((scene.height, scene.width), np.uint8)
-    for item in sorted(scene.objects, key=lambda o: -_area(o.box_xyxy)):
-        x1, y1, x2, y2 = (round(v) for v in item.box_xyxy)
-        segmentation[y1:y2, x1:x2] = item.id
-    return segmentation
-
-
-def _area(box: tuple[float, float, float, float]) -> float:
-    return (box[2] - box[0]) * (box[3] - box[1])
 
 
 def cell_targets(segmentation: np.ndarray, view: Sequence[Seen], cells: int) -> dict:
@@ -275,6 +327,9 @@ def collate(samples: Sequence[dict]) -> Batch:
         mentioned=mentioned_cells,
         subjects=subjects,
         subject_cells=subject_cells,
+        pairs=torch.tensor(
+            [(i, *pair) for i, row in enumerate(rows) for pair in row.pairs], dtype=torch.long
+        ).reshape(-1, 3),
         caption_ids=padded([sample["caption"] for sample in samples], 0, torch.long),
     )
 

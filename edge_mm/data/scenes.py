@@ -119,6 +119,19 @@ def read_segmentation(folder: Path, scene: Scene) -> np.ndarray | None:
     return segmentation
 
 
+def boxes_as_segmentation(scene: Scene) -> np.ndarray:
+    """For data with boxes only: every pixel goes to the smallest box around it."""
+    segmentation = np.zeros((scene.height, scene.width), np.uint8)
+    for item in sorted(scene.objects, key=lambda o: -_area(o.box_xyxy)):
+        x1, y1, x2, y2 = (round(v) for v in item.box_xyxy)
+        segmentation[y1:y2, x1:x2] = item.id
+    return segmentation
+
+
+def _area(box: tuple[float, float, float, float]) -> float:
+    return (box[2] - box[0]) * (box[3] - box[1])
+
+
 def seen_objects(scene: Scene) -> list[Seen]:
     """The scene's objects in unit coordinates of its own picture."""
     return [see(item, scene) for item in scene.objects]

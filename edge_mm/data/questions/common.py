@@ -52,7 +52,7 @@ def absent_noun(view: View, rng: random.Random) -> Noun | None:
             noun = Noun(rng.choice((*KINDS, "fruit", "tool")))
         else:
             noun = Noun("object", rng.choice(COLORS))
-        if not any(noun.matches(item) for item in view):
+        if not any(noun.matches(item) for item in view) and not unclear(noun, view):
             return noun
     return None
 
@@ -68,13 +68,11 @@ def clear_ones(view: View) -> list[Seen]:
     return [item for item in view if item.visible >= CLEARLY_SEEN]
 
 
-def clear_pair(
-    view: View, rng: random.Random, relations: bool = True
-) -> tuple[Seen, str, Seen, str] | None:
-    """Two clear objects, each with words of its own (see refer.expression for `relations`)."""
+def clear_pair(view: View, rng: random.Random) -> tuple[Seen, str, Seen, str] | None:
+    """Two clear objects, each with plain words of its own."""
     clear = clear_ones(view)
     if len(clear) < 2:
         return None
     a, b = rng.sample(clear, 2)
-    a_words, b_words = (expression(item, view, rng, relations) for item in (a, b))
+    a_words, b_words = (expression(item, view, rng, plain=True) for item in (a, b))
     return None if a_words is None or b_words is None else (a, a_words, b, b_words)

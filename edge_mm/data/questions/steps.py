@@ -20,7 +20,7 @@ from edge_mm_runtime.grounding import NONE, StepRegion, format_steps
 
 def steps(view: View, rng: random.Random, held_out: bool) -> Question | None:
     """An instruction -> pick, push, point to, place; absent objects make the answer `<none>`."""
-    pair = clear_pair(view, rng, relations=False)
+    pair = clear_pair(view, rng)
     if pair is None:
         return None
     a, a_words, b, b_words = pair
@@ -43,7 +43,7 @@ def steps(view: View, rng: random.Random, held_out: bool) -> Question | None:
     if name == "place_two":
         others = [item for item in clear_ones(view) if item.id not in (a.id, b.id)]
         third = rng.choice(others) if others else None
-        third_words = expression(third, view, rng) if third else None
+        third_words = expression(third, view, rng, plain=True) if third else None
         if third is None or third_words is None:
             name = "place"
         else:

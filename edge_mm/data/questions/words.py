@@ -91,7 +91,7 @@ def compare(view: View, rng: random.Random, held_out: bool) -> Question | None:
 
 
 def relation_yes_no(view: View, rng: random.Random, held_out: bool) -> Question | None:
-    pair = clear_pair(view, rng, relations=False)
+    pair = clear_pair(view, rng)
     if pair is None:
         return None
     a, a_words, b, b_words = pair
@@ -109,7 +109,7 @@ def relation_yes_no(view: View, rng: random.Random, held_out: bool) -> Question 
 
 
 def relation_where(view: View, rng: random.Random, held_out: bool) -> Question | None:
-    pair = clear_pair(view, rng, relations=False)
+    pair = clear_pair(view, rng)
     if pair is None:
         return None
     a, a_words, b, b_words = pair
@@ -124,7 +124,7 @@ def relation_what(view: View, rng: random.Random, held_out: bool) -> Question | 
     if len(clear) < 2:
         return None
     anchor = rng.choice(clear)
-    words = expression(anchor, view, rng)
+    words = expression(anchor, view, rng, plain=True)
     name = rng.choice((*DIRECTIONS, "in", "on"))
     verdicts = [(item, holds(item, name, anchor)) for item in view if item.id != anchor.id]
     possible = [(item, verdict) for item, verdict in verdicts if verdict is not False]

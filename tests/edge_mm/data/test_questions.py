@@ -104,5 +104,5 @@ def test_every_type_can_be_asked() -> None:
 def test_a_question_about_a_relation_does_not_tell_it() -> None:
     left, right = item(1, "cup", "red", 0.1), item(2, "bowl", "red", 0.7)
     for seed in range(100):
-        words = expression(left, [left, right], random.Random(seed), relations=False)
+        words = expression(left, [left, right], random.Random(seed), plain=True)
         assert words and "bowl" not in words

@@ -9,11 +9,27 @@ from typing import Any
 import msgspec
 import yaml
 
-from edge_mm.model.config import LanguageConfig, VisionConfig
+from edge_mm.model.config import LanguageConfig, ProjectorConfig, VisionConfig
 from edge_mm_runtime.errors import UsageError
 
 PARTS = ("backbone", "backbone_top", "vision", "projector", "regions", "language")
-LOSSES = ("language", "pointing", "mentions", "boxes", "looks", "sea", "contrastive")
+LOSSES = (
+    "language",
+    "pointing",
+    "mentions",
+    "boxes",
+    "looks",
+    "sea",
+    "contrastive",
+    "preference",
+)
+
+
+class Lora(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Low-rank adapters on the language model instead of its own weights."""
+
+    rank: int = 16
+    alpha: float = 32.0
 
 
 class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -27,7 +43,11 @@ class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     part_rates: dict[str, float] = {}  # a factor on the learning rate of a part
     warmup: int = 200
     decay: int = 0  # steps at the end in which the rate falls to a tenth of a tenth
-    batch_size: int = 32
+    batch_size: int = 32  # samples of a step, over all processes and micro-batches
+    accumulate: int = 1  # micro-batches of a step
+    lora: Lora | None = None  # on the language model, merged at the end of the stage
+    evaluate_every: int = 0  # steps between two looks at data.val; 0: never
+    patience: int = 0  # looks without a better loss before the stage ends early; 0: never
 
     def __post_init__(self) -> None:
         for kind, given, known in (("part", self.parts, PARTS), ("loss", self.losses, LOSSES)):
@@ -36,12 +56,25 @@ class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                     raise ValueError(
                         f"stage {self.name}: unknown {kind} {name!r}, one of {', '.join(known)}"
                     )
+        if "preference" in self.losses and set(self.parts) - {"language", "regions"}:
+            raise ValueError(
+                f"stage {self.name}: preference compares two decoders that see the same tokens, so "
+                "of language and regions only may learn"
+            )
+        if self.patience and not self.evaluate_every:
+            raise ValueError(f"stage {self.name}: patience counts looks: set evaluate_every too")
+        if self.batch_size % self.accumulate:
+            raise ValueError(
+                f"stage {self.name}: accumulate {self.accumulate} does not divide batch_size "
+                f"{self.batch_size}"
+            )
 
 
 class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Folders with scenes.json; how many questions a picture, how long a packed row."""
 
     train: tuple[str, ...]
+    val: tuple[str, ...] = ()  # for evaluate_every
     questions: int = 8
     max_tokens: int = 384
     workers: int = 1
@@ -57,6 +90,7 @@ class Train(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     average: float = 0.999  # exponential moving average of the weights, which is what is saved
     checkpoint_minutes: float = 5.0
     log_every: int = 20
+    tensorboard: bool = False  # scalars beside log.jsonl, in out/tensorboard
     max_steps: int | None = None  # of each stage
     threads: int | None = None
     muon: bool = (
@@ -75,7 +109,11 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     init: str | None = None
     backbone: str | None = "models/efficientnet_lite0"
     vision: VisionConfig = msgspec.field(default_factory=VisionConfig)
+    projector: ProjectorConfig = msgspec.field(default_factory=ProjectorConfig)
     language: LanguageConfig = msgspec.field(default_factory=LanguageConfig)
+
+    def __post_init__(self) -> None:
+        self.projector.check(self.vision)
 
 
 class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -129,7 +167,16 @@ def _suggest(message: str) -> str:
     """The nearest known key, when the message is about an unknown one."""
     known = {
         field
-        for struct in (Recipe, Stage, Data, Train, Model, VisionConfig, LanguageConfig)
+        for struct in (
+            Recipe,
+            Stage,
+            Data,
+            Train,
+            Model,
+            VisionConfig,
+            ProjectorConfig,
+            LanguageConfig,
+        )
         for field in struct.__struct_fields__
     }
     for word in message.split("`"):

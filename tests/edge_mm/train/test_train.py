@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,44 +9,18 @@ import pytest
 import torch
 
 from edge_mm.model.checkpoint import load_model
-from edge_mm.train.loop import TOP, Run, TrainingError, rate, start_model, train
+from edge_mm.train.loop import Run, TrainingError, start_model, train
+from edge_mm.train.optimizers import TOP, rate
 from edge_mm.train.recipe import Stage, load_recipe
 from edge_mm_runtime.errors import UsageError
-
-RECIPE = """
-model:
-  name: tiny
-  backbone: null
-  vision: {neck_channels: 16, hidden_size: 32, layers: 1, heads: 2, intermediate_size: 32}
-  language: {vocab_size: 1280, hidden_size: 32, intermediate_size: 32, num_hidden_layers: 1,
-             num_attention_heads: 2, num_key_value_heads: 1, head_dim: 16}
-data: {train: [FOLDER], questions: 2, max_tokens: 220, workers: 0}
-train: {precision: fp32, average: 0.5, muon: true}
-stages:
-  - {name: contrastive, steps: 2, batch_size: 2, parts: [vision, regions, language],
-     losses: {contrastive: 1, looks: 1, boxes: 1}}
-  - {name: align, steps: 2, batch_size: 2, parts: [projector], losses: {sea: 1, language: 1}}
-  - {name: instruct, steps: 4, batch_size: 2, parts: [vision, projector, regions, language],
-     losses: {language: 1, pointing: 1, mentions: 1, boxes: 1, looks: 1, sea: 1},
-     warmup: 1, decay: 2}
-"""
-
-
-@pytest.fixture()
-def recipe_file(tmp_path: Path, scene_folder: Path) -> Path:
-    path = tmp_path / "tiny.yaml"
-    path.write_text(RECIPE.replace("FOLDER", str(scene_folder)))
-    return path
+from tests.edge_mm.train.conftest import log_lines
 
 
 def test_all_stages_and_the_same_weights_after_a_stop(tmp_path: Path, recipe_file: Path) -> None:
     recipe = load_recipe(recipe_file, [])
     whole = train(recipe, tmp_path / "whole")
-    stages = [
-        json.loads(line)["stage"]
-        for line in (tmp_path / "whole" / "log.jsonl").read_text().splitlines()
-    ]
-    assert stages == ["contrastive", "align", "instruct"]
+    stages = [line["stage"] for line in log_lines(tmp_path / "whole")]
+    assert stages == ["contrastive"] * 2 + ["align"] * 2 + ["instruct"] * 4
 
     torch.manual_seed(recipe.train.seed)
     stopped = Run(recipe, tmp_path / "stopped", *start_model(recipe))

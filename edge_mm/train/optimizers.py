@@ -1,0 +1,95 @@
+"""What learns in a stage, by which optimiser, how fast."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from edge_mm.model.edge_mm import EdgeMM
+from edge_mm.train.recipe import Stage, Train
+
+TOP = 8  # the eye's blocks from here on see at strides 16 and 32: the part `backbone_top`
+MUON_RATE = 2.0  # times AdamW's learning rate, once its update has the same size
+
+
+def parts(model: EdgeMM) -> dict[str, list[nn.Parameter]]:
+    """The model's parameters by the names that recipes use."""
+    vision, backbone = model.vision, model.vision.backbone
+    eye = {id(parameter) for parameter in backbone.parameters()}
+    return {
+        "backbone": [*backbone.stem.parameters(), *backbone.blocks[:TOP].parameters()],
+        "backbone_top": list(backbone.blocks[TOP:].parameters()),
+        "vision": [p for p in vision.parameters() if id(p) not in eye]
+        + list(model.image_projection.parameters()),
+        "projector": list(model.projector.parameters()),
+        "regions": [
+            *model.regions.parameters(),
+            *model.region_query.parameters(),
+            *model.mention_query.parameters(),
+            *model.subject_query.parameters(),
+        ],
+        "language": [
+            *model.lm.parameters(),
+            *model.text_projection.parameters(),
+            model.log_temperature,
+        ],
+    }
+
+
+def freeze(model: EdgeMM, stage: Stage) -> None:
+    """Only the stage's parts learn (with LoRA, of the decoder its adapters only); what does not
+    learn keeps its running statistics."""
+    for name, parameters in parts(model).items():
+        for parameter in parameters:
+            parameter.requires_grad_(name in stage.parts)
+    if stage.lora:
+        for name, parameter in model.lm.named_parameters():
+            parameter.requires_grad_("lora_" in name and "language" in stage.parts)
+    model.train()
+    for module in model.modules():
+        own = list(module.parameters(recurse=False))
+        if own and not any(parameter.requires_grad for parameter in own):
+            module.eval()
+
+
+def optimizers(model: EdgeMM, stage: Stage, train: Train) -> list[torch.optim.Optimizer]:
+    """AdamW for all that learns; with `train.muon`, Muon for the transformers' matrices."""
+    matrices = _transformer_matrices(model) if train.muon else set()
+    adamw, muon = [], []
+    for name, parameters in parts(model).items():
+        rate_of_part = stage.learning_rate * stage.part_rates.get(name, 1.0)
+        learning = [p for p in parameters if p.requires_grad]
+        rest = [p for p in learning if id(p) not in matrices]
+        for groups, chosen, lr, weight_decay in (
+            (muon, [p for p in learning if id(p) in matrices], MUON_RATE, train.weight_decay),
+            (adamw, [p for p in rest if p.dim() in (2, 4)], 1.0, train.weight_decay),
+            (adamw, [p for p in rest if p.dim() not in (2, 4)], 1.0, 0.0),
+        ):
+            if chosen:
+                groups.append(
+                    {"params": chosen, "lr": lr * rate_of_part, "weight_decay": weight_decay}
+                )
+    found: list[torch.optim.Optimizer] = []
+    if adamw:
+        found.append(torch.optim.AdamW(adamw, betas=(0.9, 0.98), fused=True))
+    if muon:
+        found.append(torch.optim.Muon(muon, adjust_lr_fn="match_rms_adamw"))
+    return found
+
+
+def _transformer_matrices(model: EdgeMM) -> set[int]:
+    """ids of the weights inside the transformers' layers: what Muon is made for."""
+    layers = (model.vision.encoder, model.lm.model.layers)
+    return {id(p) for module in layers for p in module.parameters() if p.dim() == 2}
+
+
+def rate(stage: Stage, step: int) -> float:
+    """Warm-up, plateau, decay: the factor on the learning rate at a step."""
+    if step < stage.warmup:
+        return (step + 1) / stage.warmup
+    left = stage.steps - step
+    if left < stage.decay:
+        return max(0.01, 0.5 - 0.5 * math.cos(math.pi * left / stage.decay))
+    return 1.0

@@ -1,0 +1,69 @@
+"""A run on disk: what a resumed run needs to go on as if it had not stopped. Never pickle."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from edge_mm.model.checkpoint import replace_folder
+
+
+def save_state(
+    folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], progress: Mapping[str, Any]
+) -> None:
+    """One safetensors file a group and progress.json, into a new folder that replaces the old."""
+    temporary = folder.with_name(folder.name + ".tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    for name, group in tensors.items():
+        copies = {key: value.detach().contiguous().clone() for key, value in group.items()}
+        save_file(copies, str(temporary / f"{name}.safetensors"))
+    (temporary / "progress.json").write_text(json.dumps(progress))
+    replace_folder(folder, temporary)
+
+
+def load_state(folder: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]] | None:
+    """What `save_state` wrote, also when the power went while it replaced the folder."""
+    for candidate in (folder, folder.with_name(folder.name + ".old")):
+        if (candidate / "progress.json").is_file():
+            groups = {p.stem: load_file(str(p)) for p in candidate.glob("*.safetensors")}
+            return groups, json.loads((candidate / "progress.json").read_text())
+    return None
+
+
+def keep_optimizers(model: nn.Module, optimizers: list[torch.optim.Optimizer]) -> dict[str, Tensor]:
+    """Optimiser state by the parameter's name and the state's key."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    return {
+        f"{names[id(parameter)]}|{key}": value
+        for optimizer in optimizers
+        for parameter, state in optimizer.state.items()
+        for key, value in state.items()
+    }
+
+
+def restore_optimizers(
+    model: nn.Module, optimizers: list[torch.optim.Optimizer], saved: Mapping[str, Tensor]
+) -> None:
+    """The inverse of `keep_optimizers`; what no longer learns is left out."""
+    by_name = dict(model.named_parameters())
+    owner = {
+        id(parameter): optimizer
+        for optimizer in optimizers
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+    for name_and_key, value in saved.items():
+        name, key = name_and_key.split("|")
+        parameter = by_name[name]
+        if id(parameter) in owner:
+            if value.shape == parameter.shape:  # in the parameter's own memory format
+                value = torch.empty_like(parameter).copy_(value)
+            owner[id(parameter)].state[parameter][key] = value

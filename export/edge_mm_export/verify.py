@@ -47,7 +47,7 @@ class StepFigures(msgspec.Struct, frozen=True, kw_only=True):
     same_tokens: float  # of torch's greedy ids, those before the first different one
     same_answers: float  # text, labels and number of objects are torch's
     boxes: int
-    mean_iou: float  # with torch's boxes; 0 for an object of a changed answer; 1 without boxes
+    mean_iou: float  # with torch's boxes; 0 for an object that is not answered; 1 without boxes
     within_half_bin: float  # boxes with every side within half a location bin of torch's
     point_error: float  # mean distance of grasp points, in sides of the model's input
     changed_by_type: dict[str, int]
@@ -144,6 +144,34 @@ def _same(a: Trace, b: Trace) -> bool:
     return x.text == y.text and x.found == y.found and labels[0] == labels[1]
 
 
+def _counterparts(
+    expected: Sequence[GroundedObject], found: Sequence[GroundedObject]
+) -> list[GroundedObject | None]:
+    """The object of `found` that stands for each expected one: of its label, best overlap first.
+
+    With the same labels in the same order it is the one at the same place in the answer.
+    """
+    if [item.label for item in expected] == [item.label for item in found]:
+        return list(found)
+    overlaps = sorted(
+        (-_overlap(a, b), i, j)
+        for i, a in enumerate(expected)
+        for j, b in enumerate(found)
+        if a.label == b.label
+    )
+    pairs: dict[int, int] = {}
+    for overlap, i, j in overlaps:
+        if overlap and i not in pairs and j not in pairs.values():
+            pairs[i] = j
+    return [found[pairs[i]] if i in pairs else None for i in range(len(expected))]
+
+
+def _overlap(a: GroundedObject, b: GroundedObject) -> float:
+    if a.box_xyxy is None or b.box_xyxy is None:
+        return 0.0
+    return float(iou(np.array(a.box_xyxy), np.array([b.box_xyxy]))[0])
+
+
 def _places(
     both: Sequence[tuple[Sample, Trace, Trace]], transform: ImageTransform
 ) -> tuple[list[tuple[float, float]], list[float]]:
@@ -152,9 +180,7 @@ def _places(
     points: list[float] = []
     for sample, a, b in both:
         placement = transform.placement(sample.frame.shape[1], sample.frame.shape[0])
-        found: list[GroundedObject | None] = list(b.answer.objects)
-        if not _same(a, b):
-            found = [None] * len(a.answer.objects)
+        found = _counterparts(a.answer.objects, b.answer.objects)
         for expected, got in zip(a.answer.objects, found, strict=True):
             if expected.box_xyxy is not None:
                 if got is None or got.box_xyxy is None:

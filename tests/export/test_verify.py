@@ -59,6 +59,13 @@ def test_a_changed_answer_counts_its_boxes_as_lost() -> None:
     assert "same_answers 0.0000 < 0.95" in missed and "logits" not in missed
 
 
+def test_a_lost_object_loses_its_own_box_only() -> None:
+    boxes = (20, 10, 60, 50), (62, 10, 70, 50), (80, 10, 90, 50)
+    found = figures(located(*boxes), located(boxes[0], boxes[2]))
+    assert found.same_answers == 0.0
+    assert (found.boxes, found.mean_iou) == (3, pytest.approx(2 / 3))
+
+
 def test_logits_are_compared_only_where_the_same_ids_were_read() -> None:
     a = located((20, 10, 60, 50))
     far = {3: LOGITS + 0.5, 5: -LOGITS}

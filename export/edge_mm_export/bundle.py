@@ -69,15 +69,20 @@ def has_box_head(model: EdgeMM) -> bool:
 def decoder_spec(model: EdgeMM) -> DecoderSpec:
     """The decoder's geometry; UnsupportedError for what the graph builder does not know."""
     size = model.region_query.out_features if has_box_head(model) else None
-    return spec_from_llama(model.lm.config, region_size=size)
+    spec, fusion = spec_from_llama(model.lm.config, region_size=size), model.config.fusion
+    return msgspec.structs.replace(
+        spec, gated_blocks=fusion.places(spec.layers), gated_heads=fusion.heads
+    )
 
 
 class EdgeMMWeights(Mapping[str, npt.NDArray[np.floating]]):
     """The decoder's weights by their transformers names, made numpy one at a time."""
 
     def __init__(self, model: EdgeMM) -> None:
-        query = {f"region_query.{k}": v for k, v in model.region_query.state_dict().items()}
-        self._tensors: dict[str, Tensor] = {**model.lm.state_dict(), **query}
+        self._tensors: dict[str, Tensor] = dict(model.lm.state_dict())
+        for name, module in (("region_query", model.region_query), ("fusion", model.fusion)):
+            if module is not None:
+                self._tensors |= {f"{name}.{k}": v for k, v in module.state_dict().items()}
 
     def __getitem__(self, name: str) -> npt.NDArray[np.floating]:
         array: npt.NDArray[np.floating] = self._tensors[name].detach().numpy()

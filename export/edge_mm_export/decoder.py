@@ -1,9 +1,10 @@
 """The decoder graph: token ids and picture rows in, logits of the last position out.
 
 Inputs `input_ids` i64 [1, S] (an id >= vocab_size is row id - vocab_size of `image_embeds`
-f32 [T, D]) and the target's cache inputs; outputs `logits` f32 [1, V], `region_query` f32 [1, K]
-when the model has a box head, and `present.{i}.key|value`. Prefill, append and decode are this
-one graph. Weights are read one at a time, by their transformers names.
+f32 [T, D]; with gated blocks no id is, see `fusion.py`) and the target's cache inputs; outputs
+`logits` f32 [1, V], `region_query` f32 [1, K] when the model has a box head, and
+`present.{i}.key|value`. Prefill, append and decode are this one graph. Weights are read one at a
+time, by their transformers names.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from onnxscript import GraphBuilder
 
 from edge_mm_export.decoder_spec import DecoderSpec
 from edge_mm_export.errors import ExportError, UnsupportedError
+from edge_mm_export.fusion import Blocks, gated_blocks
 from edge_mm_export.hooks import FloatArray, Hooks, initializer
 from edge_mm_export.hooks_cpu import cpu_hooks
 
@@ -34,8 +36,9 @@ def build_decoder(
     """Draw the graph of `spec` with the hooks of `target`; save it with `onnx_ir.save`.
 
     `weights` holds a transformers Llama state dict and, with a box head, `region_query.weight`
-    [K, D] and `region_query.bias` [K]. Raises `UnsupportedError` for an unknown target or
-    precision, `ExportError` for a missing or misshapen weight.
+    [K, D] and `region_query.bias` [K], with gated blocks `fusion.blocks.{n}.*`. Raises
+    `UnsupportedError` for an unknown target or precision, `ExportError` for a missing or misshapen
+    weight.
     """
     check_target(target, precision)
     graph = GraphBuilder(
@@ -43,12 +46,14 @@ def build_decoder(
     )
     take = _taker(weights)
     input_ids = graph.input("input_ids", ir.DataType.INT64, [1, "sequence"])
-    image_embeds = graph.input("image_embeds", ir.DataType.FLOAT, ["image_rows", spec.hidden_size])
+    image_embeds = graph.input("image_embeds", ir.DataType.FLOAT, ["image_rows", spec.image_size])
     hooks = cpu_hooks(graph, spec, precision)
 
     table = take("model.embed_tokens.weight", spec.vocab_size, spec.hidden_size)
-    x = _embed(graph, table, input_ids, image_embeds, spec, half=precision != "fp32")
-    normed, presents = _layers(graph, hooks, spec, take, x)
+    picture = None if spec.gated_blocks else image_embeds
+    x = _embed(graph, table, input_ids, picture, spec, half=precision != "fp32")
+    blocks = gated_blocks(graph, hooks, spec, take, image_embeds)
+    normed, presents = _layers(graph, hooks, spec, take, blocks, x)
 
     head = table if spec.tied_embeddings else take("lm_head.weight", *table.shape)
     logits = hooks.linear(normed, "lm_head", head)
@@ -94,15 +99,18 @@ def _embed(
     graph: GraphBuilder,
     table: FloatArray,
     input_ids: ir.Value,
-    image_embeds: ir.Value,
+    image_embeds: ir.Value | None,
     spec: DecoderSpec,
     *,
     half: bool,
 ) -> ir.Value:
-    """Rows of the token table, or of the picture where the id is past the vocabulary."""
+    """Rows of the token table, or of the picture, if any, where the id is past the vocabulary."""
     op = graph.op
     stored = initializer(table.astype(np.float16) if half else table, "embed_tokens.weight")
     rows = graph.initializer(stored)
+    if image_embeds is None:
+        alone: ir.Value = op.Gather(rows, input_ids)
+        return op.Cast(alone, to=ir.DataType.FLOAT) if half else alone
     first, zero = op.Constant(value_int=spec.vocab_size), op.Constant(value_int=0)
     is_image = op.GreaterOrEqual(input_ids, first)
     words = op.Gather(rows, op.Where(is_image, zero, input_ids))
@@ -114,16 +122,16 @@ def _embed(
 
 
 def _layers(
-    graph: GraphBuilder, hooks: Hooks, spec: DecoderSpec, take: Take, x: ir.Value
+    graph: GraphBuilder, hooks: Hooks, spec: DecoderSpec, take: Take, blocks: Blocks, x: ir.Value
 ) -> tuple[ir.Value, dict[str, ir.Value]]:
-    """All layers and the final norm: (normed last position [1, 1, D], cache outputs)."""
+    """All layers, gated blocks and the final norm: (last position [1, 1, D], cache outputs)."""
     op = graph.op
     width, inner, heads = spec.hidden_size, spec.intermediate_size, spec.heads * spec.head_dim
     kv = spec.kv_heads * spec.head_dim
     presents: dict[str, ir.Value] = {}
-    residual = x
+    residual = blocks(x, 0)
     normed = hooks.norm(
-        x, "layers.0.input_norm", take("model.layers.0.input_layernorm.weight", width)
+        residual, "layers.0.input_norm", take("model.layers.0.input_layernorm.weight", width)
     )
     for i in range(spec.layers):
         graph.push_module(f"layers.{i}")
@@ -151,12 +159,17 @@ def _layers(
         hidden = op.Mul(op.Mul(gate, op.Sigmoid(gate)), up)
         down = hooks.linear(hidden, "down", take(f"{at}.mlp.down_proj.weight", width, inner))
         following = f"model.layers.{i + 1}.input_layernorm" if i + 1 < spec.layers else "model.norm"
-        normed, residual = hooks.add_norm(
-            down, residual, "next_norm", take(f"{following}.weight", width)
-        )
-        residual.name = residual_name(i)
+        gain = take(f"{following}.weight", width)
+        if i + 1 < spec.layers and i + 1 in spec.gated_blocks:
+            after = op.Add(down, residual)
+            residual = blocks(after, i + 1)
+            normed = hooks.norm(residual, "next_norm", gain)
+        else:
+            normed, residual = hooks.add_norm(down, residual, "next_norm", gain)
+            after = residual
+        after.name = residual_name(i)
         graph.pop_module()
-    return normed, presents
+    return blocks(normed, spec.layers), presents
 
 
 def _region_query(

@@ -30,6 +30,14 @@ class DecoderSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Capacity of the KV cache in tokens; also the length of the RoPE tables."""
     region_size: int | None = None
     """Width K of the `region_query` output; None when the model has no box head."""
+    gated_blocks: tuple[int, ...] = ()
+    """The layer before which each block of `fusion.py` runs; `layers`: after the last norm."""
+    gated_heads: int = 1
+
+    @property
+    def image_size(self) -> int:
+        """Width of `image_embeds`: a row of the sequence, or every block's keys and values."""
+        return 2 * self.hidden_size * len(self.gated_blocks) or self.hidden_size
 
     @property
     def qkv_size(self) -> int:

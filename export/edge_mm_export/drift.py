@@ -115,8 +115,9 @@ def _torch_decoder(
         for i, layer in enumerate(model.lm.model.layers)
     ]
     try:
-        embeds = model.embed(torch.tensor([ids]), torch.from_numpy(image_embeds)[None])
-        hidden = model.hidden_states(embeds)[-1][:, -1]
+        memory = torch.from_numpy(image_embeds)[None]
+        embeds = model.embed(torch.tensor([ids]), memory)
+        hidden = model.hidden_states(embeds, image_memory=memory)[-1][:, -1]
     finally:
         for handle in handles:
             handle.remove()

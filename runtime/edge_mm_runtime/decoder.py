@@ -1,8 +1,9 @@
 """The decoder and its key/value cache: appends ids, gives back the logits of the last one.
 
-Knows ids only. An id >= vocab_size stands for a row of `image_embeds` (id - vocab_size). The cache
-remembers which ids it holds, so that a prompt which begins like the last one prefills only what is
-new: a second question about the same frame costs its own words.
+Knows ids only. An id >= vocab_size stands for a row of `image_embeds` (id - vocab_size); a decoder
+that looks at the picture by cross-attention has no such ids and reads `image_embeds` whole. The
+cache remembers which ids it holds, so that a prompt which begins like the last one prefills only
+what is new: a second question about the same frame costs its own words.
 """
 
 from __future__ import annotations
@@ -41,12 +42,14 @@ class Decoder:
         return self.geometry.context - len(self._ids)
 
     def set_image(self, image_embeds: npt.NDArray[np.float32]) -> None:
-        """Look at another picture, image_embeds [T, D]: the cache forgets from its place on."""
+        """Look at another picture, image_embeds [T, D]: the cache forgets from its place on.
+
+        Where no id stands for the picture, every one may have looked at it: all are forgotten.
+        """
         self._image_embeds = image_embeds
-        for index, token in enumerate(self._ids):
-            if token >= self.geometry.vocab_size:
-                del self._ids[index:]
-                break
+        vocab_size = self.geometry.vocab_size
+        places = (index for index, token in enumerate(self._ids) if token >= vocab_size)
+        del self._ids[next(places, 0) :]
 
     def prefill(self, prompt: Sequence[int]) -> Position:
         """Start over with a prompt; the part that the cache holds already is not computed again."""

@@ -1,8 +1,9 @@
 """What the model is told: the prompt template, and the user's words made safe for it.
 
 The template is Jinja text with two variables: `image`, the image token repeated once for each row
-of `image_embeds`, and `text`, the user's words. The trainer renders its samples with the same
-`Prompt.render`, so a template is stored with the checkpoint and never written twice.
+of `image_embeds` (never, where the decoder looks at them by cross-attention), and `text`, the
+user's words. The trainer renders its samples with the same `Prompt.render`, so a template is stored
+with the checkpoint and never written twice.
 """
 
 from __future__ import annotations

@@ -149,7 +149,7 @@ class Session:
                 "export the checkpoint again"
             )
         rows, said = vision["image_embeds"].shape[1], manifest.prompt.image_token_count
-        if rows not in (None, said):
+        if said and rows not in (None, said):  # 0: it is no part of the prompt
             raise BundleError(
                 f"{self.bundle.folder}: its vision graph gives {rows} image tokens, the prompt "
                 f"has {said}: export the checkpoint again"

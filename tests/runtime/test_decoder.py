@@ -86,6 +86,16 @@ def test_another_picture_keeps_only_what_comes_before_it(
     assert passes == [len(PROMPT) - 1]
 
 
+def test_another_picture_that_has_no_place_in_the_prompt_forgets_all(decoder: Decoder) -> None:
+    words = [1, 5, 200, 201, 6]
+    decoder.prefill(words)
+    passes = _count_passes(decoder)
+    decoder.prefill(words)
+    decoder.set_image(OTHER)
+    decoder.prefill(words)
+    assert passes == [1, len(words)]
+
+
 def test_the_cache_has_an_end(decoder: Decoder) -> None:
     decoder.prefill([1] * 160)
     assert decoder.room == 0

@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench osmesa clean
+.PHONY: help demo test lint bench osmesa chromium clean
 
 help:            ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -14,7 +14,7 @@ help:            ## this list
 demo: $(VENV)/.demo       ## answers on the shipped pictures and a video -> demo_out/index.html
 	$(BIN)/edge-mm demo
 
-test: $(VENV)/.test osmesa  ## the whole test suite
+test: $(VENV)/.test osmesa chromium  ## the whole test suite
 	$(BIN)/python -m pytest -q
 
 lint: $(VENV)/.test       ## ruff, and mypy --strict on runtime, export and the command line
@@ -44,16 +44,25 @@ $(VENV)/.test: pyproject.toml | $(BIN)/python
 	@$(PIP) '$(TORCH)' --editable '.[cpu,data,train,export,dev]'
 	@touch $@ $(VENV)/.demo
 
+# $(call debian,COMMAND THAT FINDS IT,PACKAGE,WHAT NEEDS IT)
+define debian
+@if $(1); then exit 0; fi; \
+install='apt-get install -y -qq --no-install-recommends $(2)'; \
+if [ "$$(id -u)" = 0 ]; then as_root=''; \
+elif sudo -n true 2>/dev/null; then as_root='sudo -n'; \
+else as_root=none; fi; \
+if [ "$$as_root" != none ] && command -v apt-get >/dev/null; then \
+  export DEBIAN_FRONTEND=noninteractive; \
+  $$as_root $$install >/dev/null 2>&1 || \
+  { $$as_root apt-get update -qq && $$as_root $$install >/dev/null; } && exit 0; \
+fi; \
+echo "$(3) needs $(2): sudo apt-get install $(2)" >&2
+endef
+
 # MuJoCo renders without a display through this library.
 osmesa:
-	@if ldconfig -p 2>/dev/null | grep -q libOSMesa; then exit 0; fi; \
-	install='apt-get install -y -qq libosmesa6'; \
-	if [ "$$(id -u)" = 0 ]; then as_root=''; \
-	elif sudo -n true 2>/dev/null; then as_root='sudo -n'; \
-	else as_root=none; fi; \
-	if [ "$$as_root" != none ] && command -v apt-get >/dev/null; then \
-	  export DEBIAN_FRONTEND=noninteractive; \
-	  $$as_root $$install >/dev/null 2>&1 || \
-	  { $$as_root apt-get update -qq && $$as_root $$install >/dev/null; } && exit 0; \
-	fi; \
-	echo "rendering needs libosmesa6: sudo apt-get install libosmesa6" >&2
+	$(call debian,ldconfig -p 2>/dev/null | grep -q libOSMesa,libosmesa6,rendering)
+
+# A real browser for the test of the report's page.
+chromium:
+	$(call debian,command -v chromium >/dev/null || command -v google-chrome >/dev/null,chromium,the test of a page)

@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "data": ("edge_mm.data.command:main", "render, convert or check training data"),
     "train": ("edge_mm.train.command:main", "train a model from a recipe"),
     "eval": ("edge_mm.evaluate.command:main", "score a checkpoint or a bundle"),
+    "report": ("edge_mm.report.command:main", "a page about a run: alignment, curves, failures"),
     "export": ("edge_mm_export.command:main", "turn a checkpoint into a verified bundle"),
     "check": ("edge_mm_runtime.commands.check:main", "verify a bundle's files and a smoke answer"),
     "doctor": ("edge_mm_runtime.commands.doctor:main", "show what this machine has"),

@@ -99,7 +99,7 @@ def _view(card: Card) -> dict[str, object]:
         "title": card.title,
         "width": width,
         "height": height,
-        "image": _data_uri(card.frame),
+        "image": data_uri(card.frame),
         "rows": [
             {
                 "question": row.question,
@@ -118,9 +118,10 @@ def _view(card: Card) -> dict[str, object]:
     }
 
 
-def _data_uri(frame: Frame) -> str:
+def data_uri(frame: Frame, shown_px: int = SHOWN_PX) -> str:
+    """The picture inside the page, its longer side at most `shown_px`."""
     cv2 = require("cv2", "cpu")
-    scale = min(1.0, SHOWN_PX / max(frame.shape[:2]))
+    scale = min(1.0, shown_px / max(frame.shape[:2]))
     if scale < 1.0:
         frame = cv2.resize(frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     _, jpeg = cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, 82])

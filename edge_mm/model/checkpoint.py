@@ -45,12 +45,11 @@ def save_checkpoint(
     (temporary / "config.json").write_bytes(
         msgspec.json.format(msgspec.json.encode(model.config), indent=2) + b"\n"
     )
-    tied = {
-        name: tensor.to(dtype).contiguous()
-        for name, tensor in weights.items()
-        if name != "lm.lm_head.weight"
+    tied = tied_weights(model)
+    kept = {
+        name: tensor.to(dtype).contiguous() for name, tensor in weights.items() if name not in tied
     }
-    save_file(tied, str(temporary / WEIGHTS), metadata={"format": "pt"})
+    save_file(kept, str(temporary / WEIGHTS), metadata={"format": "pt"})
     tokenizer.save(str(temporary / "tokenizer.json"))
     for name, text in extra.items():
         (temporary / name).write_text(text)
@@ -87,10 +86,19 @@ def load_model(folder: Path) -> EdgeMM:
     """A checkpoint as an fp32 model in eval mode."""
     model = EdgeMM(load_config(folder))
     weights = _read_weights(Path(folder))
-    if "lm.lm_head.weight" not in weights:  # tied to the embedding
-        weights["lm.lm_head.weight"] = weights.get("lm.model.embed_tokens.weight", torch.empty(0))
+    for name, embedding in tied_weights(model).items():
+        weights[name] = weights.get(embedding, torch.empty(0))
     _load(model, weights, Path(folder))
     return model.eval()
+
+
+def tied_weights(model: EdgeMM) -> dict[str, str]:
+    """The head's weight -> the embedding's, by name, where they are one tensor, stored once."""
+    embedding, head = model.lm.get_input_embeddings(), model.lm.get_output_embeddings()
+    if head.weight is not embedding.weight:
+        return {}
+    names = {module: name for name, module in model.named_modules()}
+    return {f"{names[head]}.weight": f"{names[embedding]}.weight"}
 
 
 def load_backbone(model: EdgeMM, folder: Path) -> None:

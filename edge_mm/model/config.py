@@ -10,6 +10,7 @@ from typing import Literal
 
 import msgspec
 
+from edge_mm.model.components import LanguageModelConfig, TowerConfig
 from edge_mm_runtime.image import ImageTransform
 
 SCHEMA = 1
@@ -25,6 +26,7 @@ class VisionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     layers: int = 4
     heads: int = 4
     intermediate_size: int = 768
+    fine_grid: int | None = None  # side of the fine grid; None: cells of 8 pixels
 
     @property
     def tokens(self) -> int:
@@ -33,8 +35,8 @@ class VisionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def cells(self) -> int:
-        """Side of the fine grid at stride 8 on which the region head points."""
-        return self.image_size // 8
+        """Side of the fine grid, at stride 8 or so, on which the region head points."""
+        return self.fine_grid or self.image_size // 8
 
 
 class ProjectorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -121,6 +123,49 @@ class LanguageConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rms_norm_eps: float = 1e-5
 
 
+class FusionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How the language model gets to see the image tokens.
+
+    kind    early: they are rows of its sequence
+            cross_attention: gated blocks before some of its layers look at them (Flamingo)
+            late: it reads the text alone, and gated blocks after its last layer look at them
+    every   cross_attention: a block before every so many-th layer
+    layers  late: how many blocks
+    heads   cross_attention, late: of each block
+    """
+
+    kind: Literal["early", "cross_attention", "late"] = "early"
+    every: int = 2
+    layers: int = 2
+    heads: int = 4
+
+    def __post_init__(self) -> None:
+        for name in ("every", "layers", "heads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"fusion.{name} is {getattr(self, name)}: at least 1")
+
+    def check(self, language: LanguageConfig) -> None:
+        """ValueError where that language model has no room for these blocks."""
+        if self.kind == "early":
+            return
+        if language.hidden_size % self.heads:
+            raise ValueError(
+                f"fusion.heads {self.heads} does not divide language.hidden_size "
+                f"{language.hidden_size}"
+            )
+        if not self.places(language.num_hidden_layers):
+            raise ValueError(
+                f"fusion.every {self.every} gives {language.num_hidden_layers} layers no block: "
+                f"at most {language.num_hidden_layers}"
+            )
+
+    def places(self, layers: int) -> tuple[int, ...]:
+        """Before which of so many layers each block runs; `layers`: after the last norm."""
+        if self.kind == "cross_attention":
+            return tuple(range(self.every - 1, layers, self.every))
+        return (layers,) * self.layers if self.kind == "late" else ()
+
+
 class GroundingConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How the model speaks places, and what was fitted on held-out data.
 
@@ -137,7 +182,10 @@ class GroundingConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Everything but the weights."""
+    """Everything but the weights.
+
+    With a `tower` or a `language_model` of transformers, `vision` or `language` repeats its sizes.
+    """
 
     name: str = "nano"
     schema: int = SCHEMA
@@ -147,16 +195,25 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         )  # as the backbone was trained
     )
     vision: VisionConfig = msgspec.field(default_factory=VisionConfig)
+    tower: TowerConfig | None = None
     projector: ProjectorConfig = msgspec.field(default_factory=ProjectorConfig)
+    fusion: FusionConfig = msgspec.field(default_factory=FusionConfig)
     regions: RegionConfig = msgspec.field(default_factory=RegionConfig)
     language: LanguageConfig = msgspec.field(default_factory=LanguageConfig)
+    language_model: LanguageModelConfig | None = None
     grounding: GroundingConfig = msgspec.field(default_factory=GroundingConfig)
 
     def __post_init__(self) -> None:
         self.projector.check(self.vision)
+        self.fusion.check(self.language)
+        family = self.language_model and self.language_model.config.get("model_type")
+        if self.fusion.kind != "early" and family not in (None, "llama"):
+            raise ValueError(f"fusion {self.fusion.kind} needs a Llama, this is a {family}")
 
     @property
     def image_tokens(self) -> int:
-        """Rows of a picture in the language model's context."""
+        """Rows of a picture in the language model's sequence: none unless fusion is early."""
+        if self.fusion.kind != "early":
+            return 0
         grid = self.projector.grid(self.vision)
         return self.projector.queries if grid is None else grid**2

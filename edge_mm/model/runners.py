@@ -35,7 +35,7 @@ class TorchVision:
 
 
 class TorchDecoder:
-    """A Runner of `model.lm` and `model.region_query`, fp32, with transformers' cache."""
+    """A Runner of the model's decoder and `region_query`, fp32, with transformers' cache."""
 
     def __init__(self, model: EdgeMM) -> None:
         self.inputs = {
@@ -60,12 +60,12 @@ class TorchDecoder:
             self._cache = DynamicCache(config=self._model.lm.config)
         elif (surplus := int(self._cache.get_seq_length()) - kept) > 0:
             self._cache.crop(-surplus)
-        embeds = self._model.embed(ids, torch.from_numpy(inputs["image_embeds"])[None])
-        hidden = self._model.lm.model(
-            inputs_embeds=embeds, past_key_values=self._cache, use_cache=True
-        ).last_hidden_state[:, -1]
+        memory = torch.from_numpy(inputs["image_embeds"])[None]
+        hidden = self._model.hidden_states(
+            self._model.embed(ids, memory), image_memory=memory, past_key_values=self._cache
+        )[-1][:, -1]
         return {
-            "logits": self._model.lm.lm_head(hidden).numpy(),
+            "logits": self._model.logits(hidden).numpy(),
             "region_query": self._model.region_query(hidden).numpy(),
         }
 

@@ -1,4 +1,4 @@
-"""`edge-mm data make|convert|check`: render scenes, take over other data, look for mistakes."""
+"""`edge-mm data make|convert|check|shard`: render, take over, look for mistakes, pack."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ CHECK_EXIT = "Exit code: 0 when nothing is wrong, 1 when problems were found, 2 
 def main(argv: list[str]) -> int:
     """Parse and run."""
     parser = argparse.ArgumentParser(prog="edge-mm data", description="Make and check data.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="make|convert|check")
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="make|convert|check|shard"
+    )
     _add_make(commands.add_parser("make", help="render a data set"))
     _add_convert(commands.add_parser("convert", help="COCO, RefCOCO, LLaVA, CSV -> data folder"))
     _add_check(
@@ -21,8 +23,10 @@ def main(argv: list[str]) -> int:
             "check", help="find what is wrong with a data folder", epilog=CHECK_EXIT
         )
     )
+    _add_shard(commands.add_parser("shard", help="data folder -> WebDataset shards to stream"))
     arguments = parser.parse_args(argv)
-    return {"make": _make, "convert": _convert, "check": _check}[arguments.command](arguments)
+    run = {"make": _make, "convert": _convert, "check": _check, "shard": _shard}
+    return run[arguments.command](arguments)
 
 
 def _add_make(make: argparse.ArgumentParser) -> None:
@@ -133,3 +137,26 @@ def _check(arguments: argparse.Namespace) -> int:
     report = check_folder(arguments.folder, arguments.test)
     print(msgspec.json.encode(report).decode() if arguments.json else text(report))
     return 1 if report.problems else 0
+
+
+def _add_shard(shard: argparse.ArgumentParser) -> None:
+    shard.add_argument("folder", type=Path, metavar="FOLDER", help="folder with scenes.json")
+    shard.add_argument("--out", type=Path, required=True, help="folder of tar files; a new one")
+    shard.add_argument(
+        "--per-shard",
+        type=int,
+        default=1000,
+        help="samples of a shard (default: 1000); there must be a shard for every process and "
+        "each of its data.workers",
+    )
+
+
+def _shard(arguments: argparse.Namespace) -> int:
+    from edge_mm_runtime.extras import require
+
+    require("cv2", "cpu")
+    from edge_mm.data.shards import write_shards
+
+    shards = write_shards(arguments.folder, arguments.out, arguments.per_shard)
+    print(f"{arguments.out}: {len(shards)} shards; in a recipe: data.train=[{arguments.out}/*.tar]")
+    return 0

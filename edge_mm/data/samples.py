@@ -1,10 +1,4 @@
-"""Training samples: one picture, several questions, packed behind one image prefix.
-
-    <bos> <image>*T | <user> q1 <assistant> a1 <eos> | <user> q2 <assistant> a2 <eos> | ...
-
-Every question sees the prefix and itself, never another question (`segments`, 0 is the prefix), and
-its positions go on from the prefix, just as the runtime asks it.
-"""
+"""Training samples: one picture, several questions, packed behind one image prefix (see packer)."""
 
 from __future__ import annotations
 
@@ -23,7 +17,7 @@ from torch.utils.data import Dataset
 
 from edge_mm.data.augment import crop_and_flip, relight
 from edge_mm.data.formats.given import answerable, draw, given_questions
-from edge_mm.data.mentions import mentions
+from edge_mm.data.packer import IGNORE, Packer
 from edge_mm.data.preferences import rejected
 from edge_mm.data.questions import Question, ask
 from edge_mm.data.questions.words import caption
@@ -39,9 +33,6 @@ from edge_mm.data.scenes import (
 from edge_mm.model.config import ModelConfig
 from edge_mm.words import COLORS, KINDS
 from edge_mm_runtime.errors import ImageError, UsageError
-
-IGNORE = -100
-LOCATION_WEIGHT = 0.1  # of a location token in the language loss: the region head does the work
 
 
 @dataclass(slots=True)
@@ -63,115 +54,79 @@ class Batch:
     mentioned: Tensor  # [N,P] bool: the cells of what it names
     subjects: Tensor  # [S,2] sample, position of <assistant>
     subject_cells: Tensor  # [S,P] bool: the cells of what the answer is about
+    types: list[list[str]]  # question type of every segment but the prefix
     pairs: Tensor  # [Q,3] sample, segment of the right answer, segment of the rejected one
     caption_ids: Tensor  # [B,C] <bos> caption <eos>, padded with 0 = <pad>
 
     def to(self, device: torch.device) -> Batch:
-        return Batch(*(getattr(self, field.name).to(device) for field in fields(self)))
+        values = (getattr(self, field.name) for field in fields(self))
+        return Batch(*(v.to(device) if isinstance(v, Tensor) else v for v in values))
 
 
-@dataclass(slots=True)
-class _Packed:
-    ids: list[int]
-    positions: list[int]
-    segments: list[int]
-    labels: list[int]
-    weights: list[float]
-    pointers: list[tuple[int, int]]
-    mentions: list[tuple[int, tuple[int, ...]]]  # position, object ids
-    subjects: list[tuple[int, tuple[int, ...]]]
-    pairs: list[tuple[int, int]]  # segments
+class SampleMaker:
+    """A picture with its labels -> one augmented, packed sample."""
 
+    def __init__(
+        self,
+        config: ModelConfig,
+        tokenizer: Tokenizer,
+        questions: int,
+        max_tokens: int,
+        preferences: bool = False,
+    ):
+        self.config, self.packer = config, Packer(tokenizer, config)
+        self.questions, self.max_tokens = questions, max_tokens
+        self.preferences = preferences  # with a rejected answer beside the right one
 
-class Packer:
-    """Questions -> one token row with segments, labels and pointers."""
+    def sample(
+        self,
+        frame: np.ndarray,
+        segmentation: np.ndarray | None,
+        scene: Scene,
+        given: Sequence[Question],
+        types: Sequence[str],
+        rng: random.Random,
+    ) -> dict | None:
+        """None when nothing can be asked about the view.
 
-    def __init__(self, tokenizer: Tokenizer, config: ModelConfig):
-        self.tokenizer, self.config = tokenizer, config
-        ids = {
-            name: tokenizer.token_to_id(name)
-            for name in ("<bos>", "<eos>", "<user>", "<assistant>", "<box>", "<point>", "<loc000>")
+        frame uint8 [H,W,3] BGR, segmentation uint8 [H,W] or None for labels with boxes only;
+        `given` came with the picture, of `types` are the questions that may be made of its labels.
+        """
+        view = seen_objects(scene)
+        if segmentation is None:
+            segmentation = boxes_as_segmentation(scene)
+        given = draw(given, scene, self.questions, rng)
+        if not given:  # the words and boxes of given ones hold for the picture as it is
+            frame, segmentation, view = crop_and_flip(frame, segmentation, view, rng)
+        frame = relight(frame, rng)
+        labelled = bool(scene.objects)
+        made = self.questions - len(given) if labelled or not given else 0
+        asked = [*given, *(q for _ in range(made) if (q := ask(view, rng, kinds=types)))]
+        if not asked:
+            return None
+        described = next((q for q in given if q.type == "caption"), None)
+        described = described or caption(view, rng, False)
+        text = described.answer if described else "nothing"
+        rejections = [rejected(q, view, rng) for q in asked] if self.preferences else ()
+        row = self.packer.pack(asked, self.max_tokens, view, rejections)
+        if row.segments[-1] == 0:  # no question is short enough
+            return None
+        if given and not labelled:  # what its words mean in the picture is not known
+            row.mentions.clear()
+        return {
+            "pixels": self.config.image.apply(frame)[0],
+            "row": row,
+            "caption": [
+                self.packer.ids["<bos>"],
+                *self.packer.tokenizer.encode(text).ids,
+                self.packer.ids["<eos>"],
+            ],
+            **cell_targets(segmentation, view, self.config.vision.cells),
         }
-        self.ids = ids
-        self.locations = range(ids["<loc000>"], ids["<loc000>"] + config.grounding.bins)
-        first = config.language.vocab_size
-        self.prefix = [ids["<bos>"], *range(first, first + config.image_tokens)]
-
-    def pack(
-        self,
-        questions: Sequence[Question],
-        limit: int,
-        view: Sequence[Seen] = (),
-        rejections: Sequence[str | None] = (),
-    ) -> _Packed:
-        """As many questions as fit; a question with a rejected answer takes two segments."""
-        start = len(self.prefix)
-        row = _Packed(
-            ids=list(self.prefix),
-            positions=list(range(start)),
-            segments=[0] * start,
-            labels=[IGNORE] * start,
-            weights=[0.0] * start,
-            pointers=[],
-            mentions=[],
-            subjects=[],
-            pairs=[],
-        )
-        for question, wrong in zip(questions, rejections or [None] * len(questions), strict=True):
-            answers = [question.answer] if wrong is None else [question.answer, wrong]
-            tokens = [self._tokens(question.text, answer) for answer in answers]
-            if len(row.ids) + sum(len(asked) + len(said) for asked, said in tokens) > limit:
-                continue
-            number = row.segments[-1] + 1
-            self._append(row, question, view, *tokens[0])
-            if wrong is not None:
-                self._append_segment(row, *tokens[1], learn=False)
-                row.pairs.append((number, number + 1))
-        return row
-
-    def _tokens(self, text: str, answer: str) -> tuple[list[int], list[int]]:
-        asked = [self.ids["<user>"], *self.tokenizer.encode(text).ids, self.ids["<assistant>"]]
-        return asked, [*self.tokenizer.encode(answer).ids, self.ids["<eos>"]]
-
-    def _append(
-        self,
-        row: _Packed,
-        question: Question,
-        view: Sequence[Seen],
-        asked: list[int],
-        said: list[int],
-    ) -> None:
-        """A question with its right answer, and all that the decoder should know on the way."""
-        at = len(row.ids)
-        self._append_segment(row, asked, said, learn=True)
-        shown = iter(question.objects)
-        row.pointers += [
-            (at + len(asked) + i, next(shown))
-            for i, token in enumerate(said)
-            if token in (self.ids["<box>"], self.ids["<point>"])
-        ]
-        text = self.tokenizer.encode(question.text)
-        for mention in mentions(question.text, view):
-            last = text.char_to_token(mention.end - 1)
-            if last is not None:
-                row.mentions.append((at + 1 + last, mention.objects))
-        if question.about is not None:
-            row.subjects.append((at + len(asked) - 1, question.about))
-
-    def _append_segment(self, row: _Packed, asked: list[int], said: list[int], learn: bool) -> None:
-        start, length = len(self.prefix), len(asked) + len(said)
-        row.ids += asked + said
-        row.positions += range(start, start + length)
-        row.segments += [row.segments[-1] + 1] * length
-        row.labels += [IGNORE] * (len(asked) - 1) + said + [IGNORE]
-        row.weights += [0.0] * (len(asked) - 1) + [
-            learn * (LOCATION_WEIGHT if token in self.locations else 1.0) for token in said
-        ]
-        row.weights.append(0.0)
 
 
 class SceneSamples(Dataset):
-    """Augmented, packed samples; sample number i is the same in every run with the same seed.
+    """Samples of data folders; sample number i is the same in every run with the same seed.
 
     Numbers go on for ever: each pass over the scenes has an order and views of its own.
     """
@@ -186,7 +141,6 @@ class SceneSamples(Dataset):
         seed: int,
         preferences: bool = False,
     ):
-        self.preferences = preferences  # with a rejected answer beside the right one
         self.skipped = 0  # pictures that could not be read
         self.items: list[tuple[Path, Scene]] = []
         self.given: dict[tuple[Path, str], tuple[Question, ...]] = {}
@@ -198,8 +152,8 @@ class SceneSamples(Dataset):
             self.answerable[folder] = answerable(scenes)
         if not self.items:
             raise UsageError(f"no scenes in {', '.join(map(str, folders))}")
-        self.config, self.packer = config, Packer(tokenizer, config)
-        self.questions, self.max_tokens, self.seed = questions, max_tokens, seed
+        self.maker = SampleMaker(config, tokenizer, questions, max_tokens, preferences)
+        self.seed = seed
         self.pass_number, self.order = -1, list(range(len(self.items)))
 
     def __getitem__(self, index: int) -> dict:
@@ -225,41 +179,14 @@ class SceneSamples(Dataset):
 
     def sample(self, folder: Path, scene: Scene, rng: random.Random) -> dict | None:
         """One augmented, packed sample; None when nothing can be asked about the view."""
-        frame, view, segmentation = (
+        return self.maker.sample(
             read_frame(folder, scene),
-            seen_objects(scene),
             read_segmentation(folder, scene),
+            scene,
+            self.given.get((folder, scene.id), ()),
+            self.answerable[folder],
+            rng,
         )
-        if segmentation is None:
-            segmentation = boxes_as_segmentation(scene)
-        given = draw(self.given.get((folder, scene.id), ()), scene, self.questions, rng)
-        if not given:  # the words and boxes of given ones hold for the picture as it is
-            frame, segmentation, view = crop_and_flip(frame, segmentation, view, rng)
-        frame = relight(frame, rng)
-        labelled, types = bool(scene.objects), self.answerable[folder]
-        made = self.questions - len(given) if labelled or not given else 0
-        asked = [*given, *(q for _ in range(made) if (q := ask(view, rng, kinds=types)))]
-        if not asked:
-            return None
-        described = next((q for q in given if q.type == "caption"), None)
-        described = described or caption(view, rng, False)
-        text = described.answer if described else "nothing"
-        rejections = [rejected(q, view, rng) for q in asked] if self.preferences else ()
-        row = self.packer.pack(asked, self.max_tokens, view, rejections)
-        if row.segments[-1] == 0:  # no question is short enough
-            return None
-        if given and not labelled:  # what its words mean in the picture is not known
-            row.mentions.clear()
-        return {
-            "pixels": self.config.image.apply(frame)[0],
-            "row": row,
-            "caption": [
-                self.packer.ids["<bos>"],
-                *self.packer.tokenizer.encode(text).ids,
-                self.packer.ids["<eos>"],
-            ],
-            **cell_targets(segmentation, view, self.config.vision.cells),
-        }
 
 
 def cell_targets(segmentation: np.ndarray, view: Sequence[Seen], cells: int) -> dict:
@@ -327,6 +254,7 @@ def collate(samples: Sequence[dict]) -> Batch:
         mentioned=mentioned_cells,
         subjects=subjects,
         subject_cells=subject_cells,
+        types=[row.types for row in rows],
         pairs=torch.tensor(
             [(i, *pair) for i, row in enumerate(rows) for pair in row.pairs], dtype=torch.long
         ).reshape(-1, 3),

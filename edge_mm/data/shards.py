@@ -27,7 +27,7 @@ import msgspec
 import numpy as np
 
 from edge_mm.data.folders import new_folder
-from edge_mm.data.formats.given import given_questions
+from edge_mm.data.formats.given import answerable, given_questions
 from edge_mm.data.questions import Question
 from edge_mm.data.scenes import Scene, read_scenes
 from edge_mm_runtime.errors import ImageError, UsageError
@@ -37,18 +37,26 @@ LABELS, SEGMENTATION = "json", "seg.png"
 
 
 class _Labels(Scene, frozen=True):
-    """A scene with its own questions: the JSON of a sample."""
+    """A scene with its own questions: the JSON of a sample.
+
+    `answerable` is what given.answerable says of the whole data, which a single scene cannot tell.
+    """
 
     questions: tuple[Question, ...] = ()
+    answerable: tuple[str, ...] | None = None
 
 
 class Sample(NamedTuple):
-    """One picture of a shard; `frame` and `segmentation` as they are encoded."""
+    """One picture of a shard; `frame` and `segmentation` as they are encoded.
+
+    `answerable` are the types of questions that may be made of its labels.
+    """
 
     scene: Scene
     frame: bytes
     segmentation: bytes | None
     questions: tuple[Question, ...]
+    answerable: tuple[str, ...]
 
 
 class _Entry(NamedTuple):
@@ -71,14 +79,15 @@ def write_shards(folder: Path, out: Path, per_shard: int) -> list[Path]:
     folder, scenes = Path(folder), read_scenes(folder)
     if not scenes:
         raise UsageError(f"{folder} has no scenes")
-    given = given_questions(folder)
+    given, types = given_questions(folder), answerable(scenes)
     names: list[str] = []
     with new_folder(out) as temporary:
         for start in range(0, len(scenes), per_shard):
             names.append(f"{len(names):06d}.tar")
             with tarfile.open(temporary / names[-1], "w", format=tarfile.USTAR_FORMAT) as tar:
                 for number, scene in enumerate(scenes[start : start + per_shard], start):
-                    for name, data in _files(folder, scene, given.get(scene.id, ()), number):
+                    asked = given.get(scene.id, ())
+                    for name, data in _files(folder, scene, asked, types, number):
                         info = tarfile.TarInfo(name)
                         info.size = len(data)
                         tar.addfile(info, io.BytesIO(data))
@@ -86,17 +95,19 @@ def write_shards(folder: Path, out: Path, per_shard: int) -> list[Path]:
 
 
 def _files(
-    folder: Path, scene: Scene, questions: tuple[Question, ...], number: int
+    folder: Path,
+    scene: Scene,
+    questions: tuple[Question, ...],
+    types: tuple[str, ...],
+    number: int,
 ) -> Iterator[tuple[str, bytes]]:
     key = f"{number:06d}"
     image = f"{key}{Path(scene.image).suffix.lower()}"
     segmentation = f"{key}.{SEGMENTATION}" if scene.segmentation else None
     fields = msgspec.structs.asdict(scene) | {"image": image, "segmentation": segmentation}
+    labels = _Labels(**fields | {"depth": None}, questions=questions, answerable=types)
     yield image, _read_bytes(folder / scene.image)
-    yield (
-        f"{key}.{LABELS}",
-        msgspec.json.encode(_Labels(**fields | {"depth": None}, questions=questions)),
-    )
+    yield f"{key}.{LABELS}", msgspec.json.encode(labels)
     if scene.segmentation:
         yield f"{key}.{SEGMENTATION}", _read_bytes(folder / scene.segmentation)
 
@@ -206,10 +217,13 @@ class ShardStream:
         try:
             return read_entry(entry)
         except (ImageError, OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
-            self.skipped += 1
-            where = f"sample {entry.key} of {entry.shard}"
-            print(f"skipped {where} ({self.skipped} in all): {error}", file=sys.stderr)
+            self.skip(f"sample {entry.key} of {entry.shard}", error)
             return None
+
+    def skip(self, where: str, error: Exception) -> None:
+        """Count a sample that cannot be used, and say so."""
+        self.skipped += 1
+        print(f"skipped {where} ({self.skipped} in all): {error}", file=sys.stderr)
 
 
 def find_shards(patterns: Sequence[str | Path]) -> list[Path]:
@@ -218,7 +232,7 @@ def find_shards(patterns: Sequence[str | Path]) -> list[Path]:
     for pattern in patterns:
         paths = glob.glob(str(pattern), recursive=True)  # noqa: PTH207 - patterns may be absolute
         if not paths:
-            raise UsageError(f"no shard matches {pattern}; `write_shards` makes them")
+            raise UsageError(f"no shard matches {pattern}; `edge-mm data shard` makes them")
         found.update(Path(path) for path in paths)
     return sorted(found)
 
@@ -273,7 +287,8 @@ def read_entry(entry: _Entry) -> Sample:
         if name in data and not _decodes(data[name]):
             raise ImageError(f"{name} is not a picture that OpenCV can read")
     labels = msgspec.json.decode(data[LABELS], type=_Labels)
-    return Sample(labels, data[picture], data.get(SEGMENTATION), labels.questions)
+    types = answerable([labels]) if labels.answerable is None else labels.answerable
+    return Sample(labels, data[picture], data.get(SEGMENTATION), labels.questions, types)
 
 
 def _decodes(data: bytes) -> bool:

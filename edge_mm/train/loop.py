@@ -3,14 +3,14 @@
 Weights live in fp32 (the frozen backbone in bf16), the forward pass runs in bf16 autocast where the
 recipe says so. What is saved as the checkpoint is the running average of the weights; `state/`
 beside it holds all that a resumed run needs. Under `accelerate launch` every process takes its
-share of each step, and the curve is the one of a single process.
+share of each step, and the curve is the one of a single process, also where the processes share one
+model (`sharded`); what is saved then are the weights as they are.
 """
 
 from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -19,25 +19,35 @@ import yaml
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from tokenizers import Tokenizer
 from torch import Tensor
-from torch.utils.data import DataLoader
 
-from edge_mm.data.samples import Batch, SceneSamples, collate
-from edge_mm.model.checkpoint import load_backbone, load_model, save_checkpoint
-from edge_mm.model.config import ModelConfig
+from edge_mm.data.samples import Batch
+from edge_mm.model.checkpoint import save_checkpoint, tied_weights
 from edge_mm.model.edge_mm import EdgeMM
-from edge_mm.tokenizer import learn_tokenizer, load_tokenizer
-from edge_mm.train.distributed import total
+from edge_mm.model.feature_statistics import fit_input_norms
+from edge_mm.tokenizer import load_tokenizer
+from edge_mm.train.average import update_average
+from edge_mm.train.distributed import of_the_first, total
+from edge_mm.train.feed import LOOK, Feed
 from edge_mm.train.log import RunLog
 from edge_mm.train.lora import add_lora, has_lora, merge_lora, merged
 from edge_mm.train.losses import Losses, Words, counts, sea_grid
-from edge_mm.train.optimizers import freeze, optimizers, rate
+from edge_mm.train.optimizers import freeze, optimizers, own_eye, rate
+from edge_mm.train.policy import Policy
 from edge_mm.train.recipe import Lora, Recipe, Stage
-from edge_mm.train.share import Share
-from edge_mm.train.state import keep_optimizers, load_state, restore_optimizers, save_state
-from edge_mm_runtime.errors import EdgeMMError
+from edge_mm.train.recompute import checkpoint_activations
+from edge_mm.train.sharded import check_resumable, sharded_run
+from edge_mm.train.start import start_model
+from edge_mm.train.state import (
+    keep_optimizers,
+    load_state,
+    restore_optimizers,
+    save_state,
+    saved_parts,
+)
+from edge_mm.train.trace import start_trace
+from edge_mm_runtime.errors import EdgeMMError, UsageError
 
 WORTH_COMPILING = 1000  # steps: a shorter stage would spend its time in the compiler
-LOOK = 8  # micro-batches of data.val in one look
 
 
 class TrainingError(EdgeMMError):
@@ -51,11 +61,16 @@ def train(recipe: Recipe, out: Path, resume: bool = False) -> Path:
         torch.set_num_threads(recipe.train.threads)
     out.mkdir(parents=True, exist_ok=True)
     model, tokenizer = start_model(recipe)
-    if any("sea" in stage.losses for stage in recipe.stages if stage.steps):
+    losses = {name for stage in recipe.stages if stage.steps for name in stage.losses}
+    if "sea" in losses:
         sea_grid(model)
+    if "policy" in losses and model.fusion is not None:
+        raise UsageError("the loss policy needs early fusion: take it out of the stages' losses")
     run = Run(recipe, out, model, tokenizer)
     if resume:
         run.restore()
+    elif recipe.model.tower is not None and not recipe.model.init:
+        run.measure()
     while run.stage_index < len(recipe.stages):
         run.run_stage(recipe.stages[run.stage_index])
     run.save()
@@ -63,75 +78,89 @@ def train(recipe: Recipe, out: Path, resume: bool = False) -> Path:
     return out / "checkpoint"
 
 
-def start_model(recipe: Recipe) -> tuple[EdgeMM, Tokenizer]:
-    """A checkpoint's model, or a new one with a pretrained backbone and a fresh tokenizer."""
-    if recipe.model.init:
-        return load_model(Path(recipe.model.init)), load_tokenizer(Path(recipe.model.init))
-    config = ModelConfig(
-        name=recipe.model.name,
-        vision=recipe.model.vision,
-        projector=recipe.model.projector,
-        language=recipe.model.language,
-    )
-    model = EdgeMM(config)
-    if recipe.model.backbone:
-        load_backbone(model, Path(recipe.model.backbone))
-    return model, learn_tokenizer(config.language.vocab_size, config.grounding.bins)
-
-
 class Run:
     """A run in progress: model, average, optimiser, and where in the recipe it stands."""
 
     def __init__(self, recipe: Recipe, out: Path, model: EdgeMM, tokenizer: Tokenizer):
         self.recipe, self.out, self.model, self.tokenizer = recipe, out, model, tokenizer
-        self.accelerator = Accelerator(
-            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)]
+        data_parallel = DistributedDataParallelKwargs(
+            find_unused_parameters=True, gradient_as_bucket_view=True
         )
+        self.accelerator = Accelerator(kwargs_handlers=[data_parallel])
+        self.sharded = sharded_run(self.accelerator, recipe)
         self.first = self.accelerator.is_main_process
         self.log = RunLog(out if self.first else None, recipe.train.tensorboard)
         self.stage_index, self.step, self.samples_seen = 0, 0, 0
         self.best, self.looks_since_best = float("inf"), 0
         self.words = Words(tokenizer)
+        self.feed = Feed(recipe, model.config, tokenizer, self.accelerator)
+        self.trace = start_trace(recipe, out, model.config, tokenizer) if self.first else None
         self.reference: EdgeMM | None = None
         self.optimizer_state: dict[str, Tensor] = {}
+        self.optimizer_parts: Path | None = None  # to go on from
         self.model.to(self.accelerator.device)
-        self.average = {name: tensor.detach().clone() for name, tensor in self._weights().items()}
+        self.average = self._start_average()
 
     def _weights(self) -> dict[str, Tensor]:
-        return {
-            name: tensor
-            for name, tensor in self.model.state_dict().items()
-            if name != "lm.lm_head.weight"
-        }
+        state = self.model.state_dict()
+        if self.sharded is not None and self.sharded.module is not None:
+            state = self.sharded.weights()
+        tied = tied_weights(self.model)
+        return {name: tensor for name, tensor in state.items() if name not in tied}
+
+    def measure(self) -> None:
+        """Fold what the features of a tower that is not ours are like into the projector."""
+        stage = next(stage for stage in self.recipe.stages if stage.steps)
+        fit_input_norms(self.model, self.feed.first(stage))
+        self.average = self._start_average()
+
+    def _start_average(self) -> dict[str, Tensor]:
+        if self.sharded is not None:
+            return {}
+        return {name: tensor.detach().clone() for name, tensor in self._weights().items()}
 
     def run_stage(self, stage: Stage) -> None:
         """All steps of a stage, from wherever the run stands in it."""
         last = min(stage.steps, self.recipe.train.max_steps or stage.steps)
         self._enter(stage)
         if self.recipe.train.compile and last >= WORTH_COMPILING:
-            self.model.lm.model.compile(dynamic=True)
+            self.model.decoder.compile(dynamic=True)
+        if self.sharded is not None:
+            self.sharded.before(self.model, stage)
         learners = optimizers(self.model, stage, self.recipe.train)
         restore_optimizers(self.model, learners, self.optimizer_state)
-        module = Losses(self.model, stage.losses, self.words, self.reference)
+        policy = Policy(self.tokenizer, self.model.config.grounding.bins)
+        module = Losses(self.model, stage.losses, self.words, self.reference, policy)
         module, *prepared = self.accelerator.prepare(module, *learners)
+        if self.sharded is not None:
+            self.sharded.begin(module, learners, self.optimizer_parts)
+            self.optimizer_parts = None
         groups = [group for optimizer in learners for group in optimizer.param_groups]
         factors = [group["lr"] for group in groups]
         trained = [p for group in groups for p in group["params"]]
+        if self.trace and self.samples_seen == 0:
+            self.trace.record(self.model, stage.name, 0, 0)
         window: list[Tensor] = []
         began = saved = time.monotonic()
-        batches = self._batches(stage, last - self.step)
+        batches = self.feed.train(stage, self.samples_seen, last - self.step)
         while self.step < last:
             step = [next(batches) for _ in range(stage.accumulate)]
             for group, factor in zip(groups, factors, strict=True):
                 group["lr"] = factor * rate(stage, self.step)
             self.model.zero_grad(set_to_none=True)
-            window.append(self._backward(stage, module, step))
-            torch.nn.utils.clip_grad_norm_(trained, self.recipe.train.clip)
+            means = self._backward(stage, module, step)
+            clip = self.sharded.clip if self.sharded else torch.nn.utils.clip_grad_norm_
+            norm = clip(trained, self.recipe.train.clip)
+            window.append(torch.cat([means, norm.reshape(1)]))
             for optimizer in prepared:
                 optimizer.step()
-            self._update_average()
+            if self.sharded is None:
+                longest = self.recipe.train.average
+                update_average(self.average, self._weights(), self.step, longest)
             self.step += 1
             self.samples_seen += stage.batch_size
+            if self.trace and self.trace.due(self.step, last):
+                self.trace.record(self.model, stage.name, self.step, self.samples_seen)
             per_s = len(window) / (time.monotonic() - began)
             self.log.progress(stage.name, self.step, last, per_s)
             if self.step % self.recipe.train.log_every == 0 or self.step == last:
@@ -140,8 +169,10 @@ class Run:
             looks = stage.evaluate_every and self.step % stage.evaluate_every == 0
             if looks and self._look(stage, module):
                 break
-            if time.monotonic() - saved > 60 * self.recipe.train.checkpoint_minutes:
-                self.optimizer_state = keep_optimizers(self.model, learners)
+            due = time.monotonic() - saved > 60 * self.recipe.train.checkpoint_minutes
+            if of_the_first(due, self.accelerator.device):
+                if self.sharded is None:
+                    self.optimizer_state = keep_optimizers(self.model, learners)
                 self.save()
                 saved = time.monotonic()
         self._leave(stage)
@@ -151,19 +182,27 @@ class Run:
         """The model as the stage needs it: adapters, what learns, number formats, reference."""
         if stage.lora and not has_lora(self.model):
             add_lora(self.model, stage.lora)
-            self.average = {
-                name: tensor.detach().clone() for name, tensor in self._weights().items()
-            }
+            self.average = self._start_average()
         freeze(self.model, stage)
-        if "preference" in stage.losses and self.reference is None:
+        if self.recipe.train.activation_checkpointing:
+            checkpoint_activations(self.model)
+        if stage.compares and self.reference is None:
             self.reference = copy.deepcopy(self.model).requires_grad_(False).eval()
-        for block in (self.model.vision.backbone.stem, *self.model.vision.backbone.blocks):
+        for block in own_eye(self.model):
             frozen = not next(block.parameters()).requires_grad
             bf16 = frozen and self.recipe.train.precision == "bf16"
             block.to(torch.bfloat16 if bf16 else torch.float32)
-        self.model.to(memory_format=torch.channels_last)
+        if self.sharded is None:  # FSDP cuts up rows only
+            self.model.to(memory_format=torch.channels_last)
 
     def _leave(self, stage: Stage) -> None:
+        if self.sharded is not None:
+            weights = self._weights()
+            self.sharded.end()
+            self.model = EdgeMM(self.model.config).to(self.accelerator.device)
+            if stage.lora:
+                add_lora(self.model, stage.lora)
+            self.model.load_state_dict(weights, strict=False)
         if stage.lora:
             self.average = merged(self.average, stage.lora)
             merge_lora(self.model)
@@ -181,10 +220,12 @@ class Run:
         weights = torch.tensor(list(stage.losses.values()), device=shares.device)
         means = torch.zeros_like(weights)
         for number, (batch, share) in enumerate(zip(batches, shares, strict=True), 1):
-            losses = self._forward(module, batch)
-            values = torch.stack([losses[name].float() for name in stage.losses])
-            sync = number == len(batches) or self.accelerator.num_processes == 1
-            with torch.enable_grad() if sync else self.accelerator.no_sync(module):
+            is_last = number == len(batches)
+            self.accelerator.sync_gradients = is_last  # DeepSpeed: the step follows
+            alone = self.accelerator.num_processes == 1 or self.sharded is not None
+            with torch.enable_grad() if is_last or alone else self.accelerator.no_sync(module):
+                losses = self._forward(module, batch)
+                values = torch.stack([losses[name].float() for name in stage.losses])
                 whole = (weights * values * share).sum() * self.accelerator.num_processes
                 self.accelerator.backward(whole)
             means += values.detach() * share
@@ -198,23 +239,19 @@ class Run:
 
     def _forward(self, module: torch.nn.Module, batch: Batch) -> dict[str, Tensor]:
         bf16 = self.recipe.train.precision == "bf16"
-        with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=bf16):
+        cache = self.sharded is None  # it would keep what FSDP lets go
+        with torch.autocast(
+            self.accelerator.device.type, torch.bfloat16, enabled=bf16, cache_enabled=cache
+        ):
             return module(batch)
 
     def _look(self, stage: Stage, module: torch.nn.Module) -> bool:
         """The losses on data.val; True when the stage's patience is at its end."""
-        numbers = Share(
-            0,
-            LOOK,
-            msgspec.structs.replace(stage, accumulate=1),
-            self.accelerator.process_index,
-            self.accelerator.num_processes,
-        )
         module.eval()
         found = torch.zeros(len(stage.losses), device=self.accelerator.device)
         with torch.no_grad():
-            for batch in self._loader(self.recipe.data.val, stage, numbers):
-                losses = self._forward(module, batch.to(self.accelerator.device))
+            for batch in self.feed.val(stage):
+                losses = self._forward(module, batch)
                 found += torch.stack([losses[name].float() for name in stage.losses]) / LOOK
         freeze(self.model, stage)
         means = total(found) / self.accelerator.num_processes
@@ -227,51 +264,6 @@ class Run:
         self.best = min(loss, self.best)
         return bool(stage.patience) and self.looks_since_best >= stage.patience
 
-    def _batches(self, stage: Stage, steps: int) -> Iterator[Batch]:
-        numbers = Share(
-            self.samples_seen,
-            steps,
-            stage,
-            self.accelerator.process_index,
-            self.accelerator.num_processes,
-        )
-        for batch in self._loader(self.recipe.data.train, stage, numbers):
-            yield batch.to(self.accelerator.device)
-
-    def _loader(self, folders: tuple[str, ...], stage: Stage, numbers: Share) -> DataLoader:
-        data = self.recipe.data
-        samples = SceneSamples(
-            [Path(folder) for folder in folders],
-            self.model.config,
-            self.tokenizer,
-            data.questions,
-            data.max_tokens,
-            self.recipe.train.seed,
-            preferences="preference" in stage.losses,
-        )
-        return DataLoader(
-            samples,
-            batch_size=numbers.micro,
-            collate_fn=collate,
-            sampler=numbers,
-            num_workers=data.workers,
-            multiprocessing_context="fork" if data.workers else None,
-            prefetch_factor=4 if data.workers else None,
-        )
-
-    def _update_average(self) -> None:
-        keep = min(self.recipe.train.average, (1 + self.step) / (10 + self.step))
-        ours, theirs = [], []
-        for name, tensor in self._weights().items():
-            if name.startswith("vision.backbone") and tensor.dtype == torch.bfloat16:
-                continue  # frozen
-            if tensor.is_floating_point():
-                ours.append(self.average[name])
-                theirs.append(tensor.detach())
-            else:
-                self.average[name].copy_(tensor)
-        torch._foreach_lerp_(ours, theirs, 1 - keep)
-
     def _say(self, stage: Stage, means: Tensor, steps_per_s: float) -> None:
         line = {
             "stage": stage.name,
@@ -279,36 +271,45 @@ class Run:
             "samples": self.samples_seen,
             "samples_per_s": round(steps_per_s * stage.batch_size, 1),
             "rate": rate(stage, self.step - 1),
-            **dict(zip(stage.losses, means.tolist(), strict=True)),
+            **dict(zip([*stage.losses, "grad_norm"], means.tolist(), strict=True)),
         }
+        if self.feed.samples is not None:
+            line["skipped"] = self.feed.skipped()
         self.log.line(line, self.samples_seen)
 
     def save(self) -> None:
         """The checkpoint to use (average, bf16), then the state to resume from (fp32)."""
+        parts, weights, streams = None, self._weights(), self.feed.state()
+        if self.sharded is not None:
+            parts = self.sharded.save_optimizers(self.out / "optimizer.tmp")
         if not self.first:
             return
         recipe = yaml.safe_dump(msgspec.to_builtins(self.recipe), sort_keys=False)
         stage = self.recipe.stages[min(self.stage_index, len(self.recipe.stages) - 1)]
-        plain = merged(self.average, stage.lora) if has_lora(self.model) else self.average
+        plain = self.average if self.sharded is None else weights
+        if has_lora(self.model):
+            plain = merged(plain, stage.lora)
         groups = {
-            "weights": self._weights(),
+            "weights": weights,
             "average": self.average,
             "optimizer": self.optimizer_state,
         }
         if self.reference is not None:
-            groups["reference"] = dict(self.reference.lm.model.state_dict())
+            groups["reference"] = dict(self.reference.decoder.state_dict())
         progress = {
             "stage": self.stage_index,
             "step": self.step,
             "samples": self.samples_seen,
             "best": self.best,
             "looks_since_best": self.looks_since_best,
+            "streams": streams,
+            "processes": self.accelerator.num_processes,
         }
         try:
             save_checkpoint(
                 self.out / "checkpoint", self.model, plain, self.tokenizer, {"recipe.yaml": recipe}
             )
-            save_state(self.out / "state", groups, progress)
+            save_state(self.out / "state", groups, progress, parts)
         except OSError as error:
             raise TrainingError(
                 f"{self.out} cannot be written: {error}; what was saved before is intact: make "
@@ -321,8 +322,12 @@ class Run:
         if saved is None:
             raise TrainingError(f"nothing to resume: {self.out / 'state'} holds no saved run")
         groups, progress = saved
+        self.optimizer_parts = saved_parts(self.out / "state")
+        check_resumable(self.sharded, groups["optimizer"], self.optimizer_parts)
         self.tokenizer = load_tokenizer(self.out / "checkpoint")
         self.words = Words(self.tokenizer)
+        self.feed.tokenizer = self.tokenizer
+        self.feed.load_state(progress.get("streams"))
         self.stage_index, self.step = progress["stage"], progress["step"]
         self.samples_seen = progress["samples"]
         self.best, self.looks_since_best = progress["best"], progress["looks_since_best"]
@@ -330,11 +335,13 @@ class Run:
             add_lora(self.model, self.recipe.stages[self.stage_index].lora or Lora())
         if "reference" in groups:
             self.reference = copy.deepcopy(self.model).requires_grad_(False).eval()
-            self.reference.lm.model.load_state_dict(groups["reference"])
+            self.reference.decoder.load_state_dict(groups["reference"])
         self.model.load_state_dict(
             {k: v.float() if v.is_floating_point() else v for k, v in groups["weights"].items()},
             strict=False,
         )
         device = self.accelerator.device
-        self.average = {name: tensor.to(device) for name, tensor in groups["average"].items()}
+        self.average = self._start_average()
+        if self.average and groups["average"]:
+            self.average = {name: tensor.to(device) for name, tensor in groups["average"].items()}
         self.optimizer_state = groups["optimizer"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +23,7 @@ from edge_mm.objectives.regions import (
 )
 from edge_mm.objectives.sea import sea_loss
 from edge_mm.train.distributed import gather
+from edge_mm.train.policy import Policy, group_loss, packed_log_probs
 from edge_mm.words import COLORS, KINDS
 from edge_mm_runtime.errors import UsageError
 
@@ -47,7 +48,7 @@ class Words:
 class Losses(nn.Module):
     """The model with its objectives, as one module for the data-parallel wrappers.
 
-    `reference` is the language model that preference tuning starts from, frozen.
+    `reference` is the model that preference tuning and policy steps start from, frozen.
     """
 
     def __init__(
@@ -56,8 +57,10 @@ class Losses(nn.Module):
         names: Mapping[str, float],
         words: Words,
         reference: EdgeMM | None = None,
+        policy: Policy | None = None,
     ):
         super().__init__()
+        self.policy = policy
         self.model, self.names, self.words = model, set(names), words
         self._reference = [reference]  # in a list: not a part of this module
 
@@ -65,7 +68,7 @@ class Losses(nn.Module):
         """Batch -> the unweighted losses by name, each a mean over what `counts` counts."""
         model, names, losses = self.model, self.names, {}
         tokens, fine, features = model.vision(batch.pixel_values)
-        if names & {"pointing", "mentions", "boxes", "looks"}:
+        if names & {"pointing", "mentions", "boxes", "looks", "policy"}:
             keys, boxes, looks = model.regions(tokens, fine)
         if "boxes" in names:
             shown = batch.cell_ids > 0
@@ -85,17 +88,19 @@ class Losses(nn.Module):
                 gather(model.caption_features(batch.caption_ids)),
                 model.log_temperature,
             )
-        if not names & {*READERS, "sea"}:
+        if not names & {*READERS, "sea", "policy"}:
             return losses
         image_embeds = model.projector(features)
         if "sea" in names:
             losses["sea"] = self._sea(image_embeds, batch)
+        if "policy" in names:
+            losses["policy"] = self._policy(batch, image_embeds, keys, boxes)
         if names & READERS:
             states = read(model, batch, image_embeds)
             answered = (batch.labels != IGNORE) & (batch.weights > 0)
             if "language" in names:
                 losses["language"] = language_loss(
-                    model.lm.lm_head(states[-1][answered]),
+                    model.logits(states[-1][answered]),
                     batch.labels[answered],
                     batch.weights[answered],
                 )
@@ -116,13 +121,25 @@ class Losses(nn.Module):
         ]
         return _pooled(kinds_and_colors, [(label >= 0).sum() for label in labels])
 
+    def _policy(self, batch: Batch, image_embeds: Tensor, keys: Tensor, boxes: Tensor) -> Tensor:
+        (reference,), policy = self._reference, self.policy
+        assert reference is not None and policy is not None
+        said = policy.answers(self.model, batch, image_embeds)
+        packed = policy.pack(batch, said)
+        hidden = read(self.model, packed, image_embeds)[-1]
+        with torch.no_grad():
+            before = read(reference, packed, image_embeds)[-1]
+            old = packed_log_probs(reference, before, packed)
+            worth = policy.rewards(self.model, batch, said, packed, hidden, keys, boxes)
+        return group_loss(packed_log_probs(self.model, hidden, packed), old, packed, worth)
+
     def _preference(self, batch: Batch, hidden: Tensor, image_embeds: Tensor) -> Tensor:
         (reference,) = self._reference
         assert reference is not None
         with torch.no_grad():
             before = read(reference, batch, image_embeds)[-1]
-            old = segment_log_probs(reference.lm.lm_head, before, batch)
-        new = segment_log_probs(self.model.lm.lm_head, hidden, batch)
+            old = segment_log_probs(reference.logits, before, batch)
+        new = segment_log_probs(self.model.logits, hidden, batch)
         sample, chosen, rejected = batch.pairs.unbind(1)
         loss, _, _ = dpo_loss(
             new[sample, chosen],
@@ -147,8 +164,9 @@ def counts(batch: Batch, names: Mapping[str, float], model: EdgeMM) -> dict[str,
         "sea": lambda: sum((label >= 0).sum() for label in _sea_labels(model, batch)),
         "contrastive": lambda: torch.tensor(len(batch.caption_ids)),
         "preference": lambda: torch.tensor(len(batch.pairs)),
+        "policy": lambda: torch.tensor(len(batch.input_ids)),
     }
-    return {name: found[name]().float() for name in names}
+    return {name: found[name]().float().to(batch.labels.device) for name in names}
 
 
 def _pooled(means: list[Tensor], over: list[Tensor]) -> Tensor:
@@ -175,17 +193,19 @@ def read(model: EdgeMM, batch: Batch, image_embeds: Tensor) -> tuple[Tensor, ...
     """The decoder's states over the packed rows, see EdgeMM.hidden_states."""
     device = image_embeds.device.type
     dtype = torch.bfloat16 if torch.is_autocast_enabled(device) else torch.float32
+    memory = model.image_memory(image_embeds)
     return model.hidden_states(
-        model.embed(batch.input_ids, image_embeds).to(dtype),
+        model.embed(batch.input_ids, memory).to(dtype),
         attention_mask(batch.segments, dtype),
         batch.position_ids,
+        memory,
     )
 
 
-def segment_log_probs(lm_head: nn.Module, hidden: Tensor, batch: Batch) -> Tensor:
+def segment_log_probs(head: Callable[[Tensor], Tensor], hidden: Tensor, batch: Batch) -> Tensor:
     """Log-probability of the answer in each segment, [B,S] with S segments a row at most."""
     answered = batch.labels != IGNORE
-    logits = lm_head(hidden[answered]).float()
+    logits = head(hidden[answered]).float()
     log_probs = -F.cross_entropy(logits, batch.labels[answered], reduction="none")
     width = int(batch.segments.max()) + 1
     row = torch.arange(len(hidden), device=hidden.device)[:, None].expand_as(answered)

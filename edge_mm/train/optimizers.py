@@ -8,6 +8,8 @@ import torch
 from torch import nn
 
 from edge_mm.model.edge_mm import EdgeMM
+from edge_mm.model.towers import TransformersTower, stack
+from edge_mm.model.vision import VisionTower
 from edge_mm.train.recipe import Stage, Train
 
 TOP = 8  # the eye's blocks from here on see at strides 16 and 32: the part `backbone_top`
@@ -16,14 +18,16 @@ MUON_RATE = 2.0  # times AdamW's learning rate, once its update has the same siz
 
 def parts(model: EdgeMM) -> dict[str, list[nn.Parameter]]:
     """The model's parameters by the names that recipes use."""
-    vision, backbone = model.vision, model.vision.backbone
-    eye = {id(parameter) for parameter in backbone.parameters()}
+    vision = model.vision
+    bottom, top = _bottom_and_top(vision)
+    eye = {id(parameter) for parameter in (*bottom, *top)}
     return {
-        "backbone": [*backbone.stem.parameters(), *backbone.blocks[:TOP].parameters()],
-        "backbone_top": list(backbone.blocks[TOP:].parameters()),
+        "backbone": bottom,
+        "backbone_top": top,
         "vision": [p for p in vision.parameters() if id(p) not in eye]
         + list(model.image_projection.parameters()),
         "projector": list(model.projector.parameters()),
+        "fusion": [] if model.fusion is None else list(model.fusion.parameters()),
         "regions": [
             *model.regions.parameters(),
             *model.region_query.parameters(),
@@ -38,15 +42,39 @@ def parts(model: EdgeMM) -> dict[str, list[nn.Parameter]]:
     }
 
 
+def own_eye(model: EdgeMM) -> list[nn.Module]:
+    """The stem and blocks of our own pretrained backbone; none in a tower of transformers."""
+    if isinstance(model.vision, TransformersTower):
+        return []
+    return [model.vision.backbone.stem, *model.vision.backbone.blocks]
+
+
+def _bottom_and_top(
+    vision: VisionTower | TransformersTower,
+) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """What is pretrained in a vision tower, in two parts."""
+    if isinstance(vision, TransformersTower):
+        return vision.bottom_and_top()
+    stem, blocks = vision.backbone.stem, vision.backbone.blocks
+    bottom = [*stem.parameters(), *blocks[:TOP].parameters()]
+    return bottom, list(blocks[TOP:].parameters())
+
+
 def freeze(model: EdgeMM, stage: Stage) -> None:
-    """Only the stage's parts learn (with LoRA, of the decoder its adapters only); what does not
-    learn keeps its running statistics."""
+    """Only the stage's parts learn; what does not learn keeps its running statistics.
+
+    With LoRA the decoder's adapters learn instead of its weights, and in a language model that is
+    not ours the embeddings too, for our tokens are new to it.
+    """
     for name, parameters in parts(model).items():
         for parameter in parameters:
             parameter.requires_grad_(name in stage.parts)
     if stage.lora:
         for name, parameter in model.lm.named_parameters():
             parameter.requires_grad_("lora_" in name and "language" in stage.parts)
+    if stage.lora and model.config.language_model is not None:
+        for table in (model.lm.get_input_embeddings(), model.lm.get_output_embeddings()):
+            table.weight.requires_grad_("language" in stage.parts)
     model.train()
     for module in model.modules():
         own = list(module.parameters(recurse=False))
@@ -81,7 +109,8 @@ def optimizers(model: EdgeMM, stage: Stage, train: Train) -> list[torch.optim.Op
 
 def _transformer_matrices(model: EdgeMM) -> set[int]:
     """ids of the weights inside the transformers' layers: what Muon is made for."""
-    layers = (model.vision.encoder, model.lm.model.layers)
+    fused = [] if model.fusion is None else [model.fusion]
+    layers = (stack(model.vision.encoder), stack(model.decoder), *fused)
     return {id(p) for module in layers for p in module.parameters() if p.dim() == 2}
 
 

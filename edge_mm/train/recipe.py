@@ -9,10 +9,11 @@ from typing import Any
 import msgspec
 import yaml
 
-from edge_mm.model.config import LanguageConfig, ProjectorConfig, VisionConfig
+from edge_mm.model.components import LanguageModelConfig, TowerConfig
+from edge_mm.model.config import FusionConfig, LanguageConfig, ProjectorConfig, VisionConfig
 from edge_mm_runtime.errors import UsageError
 
-PARTS = ("backbone", "backbone_top", "vision", "projector", "regions", "language")
+PARTS = ("backbone", "backbone_top", "vision", "projector", "fusion", "regions", "language")
 LOSSES = (
     "language",
     "pointing",
@@ -22,6 +23,7 @@ LOSSES = (
     "sea",
     "contrastive",
     "preference",
+    "policy",
 )
 
 
@@ -56,10 +58,10 @@ class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                     raise ValueError(
                         f"stage {self.name}: unknown {kind} {name!r}, one of {', '.join(known)}"
                     )
-        if "preference" in self.losses and set(self.parts) - {"language", "regions"}:
+        if self.compares and set(self.parts) - {"language", "regions"}:
             raise ValueError(
-                f"stage {self.name}: preference compares two decoders that see the same tokens, so "
-                "of language and regions only may learn"
+                f"stage {self.name}: preference and policy compare the decoder with the one that "
+                "the stage began with, on the same image tokens: parts may be language and regions"
             )
         if self.patience and not self.evaluate_every:
             raise ValueError(f"stage {self.name}: patience counts looks: set evaluate_every too")
@@ -69,15 +71,24 @@ class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 f"{self.batch_size}"
             )
 
+    @property
+    def compares(self) -> bool:
+        """Whether the stage needs the model that it began with."""
+        return bool(self.losses.keys() & {"preference", "policy"})
+
 
 class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Folders with scenes.json; how many questions a picture, how long a packed row."""
+    """Folders with scenes.json; how many questions a picture, how long a packed row.
+
+    `train` may name shards instead (files or patterns that end in .tar), which are streamed.
+    """
 
     train: tuple[str, ...]
-    val: tuple[str, ...] = ()  # for evaluate_every
+    val: tuple[str, ...] = ()  # for evaluate_every; folders
     questions: int = 8
     max_tokens: int = 384
-    workers: int = 1
+    workers: int = 1  # of each process
+    shuffle_buffer: int = 1000  # samples of a stream among which the next one is drawn
 
 
 class Train(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -90,6 +101,7 @@ class Train(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     average: float = 0.999  # exponential moving average of the weights, which is what is saved
     checkpoint_minutes: float = 5.0
     log_every: int = 20
+    trace: int = 0  # looks at fixed pictures over the run, for edge-mm report; 0: none
     tensorboard: bool = False  # scalars beside log.jsonl, in out/tensorboard
     max_steps: int | None = None  # of each stage
     threads: int | None = None
@@ -97,12 +109,15 @@ class Train(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         False  # for the matrices of both transformers (torch.optim.Muon), AdamW for the rest
     )
     compile: bool = False  # the language model, by torch.compile: slower to start, then faster
+    activation_checkpointing: bool = False  # of transformer layers: less memory, a third more work
 
 
 class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Geometry of a new model; `init` starts from a checkpoint folder instead.
 
-    backbone  folder with the pretrained weights of the vision tower's eye; None: random
+    backbone        folder with the pretrained weights of the vision tower's eye; None: random
+    tower           a vision tower of transformers instead; of `vision` it takes neck_channels
+    language_model  a language model of transformers instead; `language` says nothing then
     """
 
     name: str = "nano"
@@ -110,10 +125,16 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     backbone: str | None = "models/efficientnet_lite0"
     vision: VisionConfig = msgspec.field(default_factory=VisionConfig)
     projector: ProjectorConfig = msgspec.field(default_factory=ProjectorConfig)
+    fusion: FusionConfig = msgspec.field(default_factory=FusionConfig)
     language: LanguageConfig = msgspec.field(default_factory=LanguageConfig)
+    tower: TowerConfig | None = None
+    language_model: LanguageModelConfig | None = None
 
     def __post_init__(self) -> None:
-        self.projector.check(self.vision)
+        if self.tower is None:
+            self.projector.check(self.vision)
+        if self.language_model is None:
+            self.fusion.check(self.language)
 
 
 class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -123,6 +144,14 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     stages: tuple[Stage, ...]
     model: Model = msgspec.field(default_factory=Model)
     train: Train = msgspec.field(default_factory=Train)
+
+    def __post_init__(self) -> None:
+        policy = [stage.name for stage in self.stages if "policy" in stage.losses]
+        if policy and self.train.activation_checkpointing:
+            raise ValueError(
+                f"stage {policy[0]}: the loss policy says its answers with the decoder's cache, "
+                "which train.activation_checkpointing takes away: set it to false"
+            )
 
 
 def load_recipe(path: Path, overrides: list[str]) -> Recipe:
@@ -175,7 +204,10 @@ def _suggest(message: str) -> str:
             Model,
             VisionConfig,
             ProjectorConfig,
+            FusionConfig,
             LanguageConfig,
+            TowerConfig,
+            LanguageModelConfig,
         )
         for field in struct.__struct_fields__
     }

@@ -14,11 +14,19 @@ from torch import Tensor, nn
 
 from edge_mm.model.checkpoint import replace_folder
 
+PARTS = "optimizer"  # folder with the optimiser state of processes that share a model
+
 
 def save_state(
-    folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], progress: Mapping[str, Any]
+    folder: Path,
+    tensors: Mapping[str, Mapping[str, Tensor]],
+    progress: Mapping[str, Any],
+    parts: Path | None = None,
 ) -> None:
-    """One safetensors file a group and progress.json, into a new folder that replaces the old."""
+    """One safetensors file a group and progress.json, into a new folder that replaces the old.
+
+    `parts` is a folder that is moved there too.
+    """
     temporary = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -26,15 +34,30 @@ def save_state(
         copies = {key: value.detach().contiguous().clone() for key, value in group.items()}
         save_file(copies, str(temporary / f"{name}.safetensors"))
     (temporary / "progress.json").write_text(json.dumps(progress))
+    if parts is not None:
+        parts.rename(temporary / PARTS)
     replace_folder(folder, temporary)
 
 
 def load_state(folder: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]] | None:
     """What `save_state` wrote, also when the power went while it replaced the folder."""
+    saved = _saved(folder)
+    if saved is None:
+        return None
+    groups = {p.stem: load_file(str(p)) for p in saved.glob("*.safetensors")}
+    return groups, json.loads((saved / "progress.json").read_text())
+
+
+def saved_parts(folder: Path) -> Path | None:
+    """The `parts` that `save_state` took along, if any."""
+    saved = _saved(folder)
+    return saved / PARTS if saved is not None and (saved / PARTS).is_dir() else None
+
+
+def _saved(folder: Path) -> Path | None:
     for candidate in (folder, folder.with_name(folder.name + ".old")):
         if (candidate / "progress.json").is_file():
-            groups = {p.stem: load_file(str(p)) for p in candidate.glob("*.safetensors")}
-            return groups, json.loads((candidate / "progress.json").read_text())
+            return candidate
     return None
 
 

@@ -8,7 +8,7 @@ from edge_mm.data import refer
 from edge_mm.data.questions import MAKERS, ask
 from edge_mm.data.refer import Noun, expression, holds, relation
 from edge_mm.data.scenes import Seen
-from edge_mm.words import COLORS
+from edge_mm.words import COLORS, plural
 from edge_mm_runtime.grounding import parse
 from tests.edge_mm.conftest import imagined_view
 
@@ -99,6 +99,15 @@ def test_every_type_can_be_asked() -> None:
     rng = random.Random(0)
     for name in MAKERS:
         assert any(ask(imagined_view(rng), rng, kinds=[name]) for _ in range(200)), name
+
+
+def test_plurals() -> None:
+    assert [plural(word) for word in ("cup", "black box", "cardboard box", "piece of fruit")] == [
+        "cups",
+        "black boxes",
+        "cardboard boxes",
+        "pieces of fruit",
+    ]
 
 
 def test_a_question_about_a_relation_does_not_tell_it() -> None:

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
+from edge_mm.data.questions import MAKERS
 from edge_mm.data.scenes import read_scenes
 from edge_mm.data.shards import Sample, ShardStream, write_shards
 from edge_mm_runtime.errors import ImageError, UsageError
@@ -65,12 +66,13 @@ def test_a_shard_is_a_webdataset(folder: Path, shards: Path, tmp_path: Path) -> 
 def test_samples_come_back_as_they_were(folder: Path, shards: Path) -> None:
     scenes = {scene.id: scene for scene in read_scenes(folder)}
     seen = set()
-    for scene, frame, segmentation, questions in stream(shards):
+    for scene, frame, segmentation, questions, types in stream(shards):
         original = scenes[scene.id]
         assert scene.objects == original.objects
         assert frame == (folder / original.image).read_bytes()
         ids = original.segmentation and (folder / original.segmentation).read_bytes()
         assert segmentation == ids
+        assert types == tuple(MAKERS)
         assert [q.answer for q in questions] == (["yes"] if scene.id == "s3" else [])
         seen.add(scene.id)
     assert seen == set(scenes)

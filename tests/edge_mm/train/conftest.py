@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
 
 RECIPE = """
 model:
@@ -40,3 +45,36 @@ def recipe_file(tmp_path: Path, scene_folder: Path) -> Path:
 
 def log_lines(out: Path) -> list[dict]:
     return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+CONFIGS = Path(__file__).resolve().parents[3] / "recipes" / "accelerate"
+
+
+def launch(config: str, processes: int, *command: str, **environment: str) -> None:
+    """Run a command under `accelerate launch` with a shipped config, on CPUs with gloo.
+
+    `accelerate launch --cpu` would start a single process, whatever --num_processes says.
+    """
+    launcher = ["-m", "accelerate.commands.launch", "--config_file", str(CONFIGS / config)]
+    launcher += ["--num_processes", str(processes), "--main_process_port", "0", *command]
+    alone = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, *launcher],
+        env=os.environ | alone | environment, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, "Traceback".join(done.stderr.partition("Traceback")[1:])[:3000]
+
+
+def processes_of(out: Path) -> int:
+    """How many processes the run was saved by."""
+    return json.loads((out / "state" / "progress.json").read_text())["processes"]
+
+
+def launcher_environment(config: Path) -> dict[str, str]:
+    """What `accelerate launch --config_file` hands to its processes."""
+    arguments = launch_command_parser().parse_args(["--config_file", str(config), "script.py"])
+    arguments, defaults, _ = _validate_launch_command(arguments)
+    if arguments.use_deepspeed:
+        arguments.deepspeed_fields_from_accelerate_config = ",".join(defaults.deepspeed_config)
+        return prepare_deepspeed_cmd_env(arguments)[1]
+    return prepare_multi_gpu_env(arguments)

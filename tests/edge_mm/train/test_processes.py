@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.edge_mm.train.conftest import ALIGN, log_lines
+from tests.edge_mm.train.conftest import ALIGN, launch, log_lines, processes_of
 
 STEPS = 40
 WHOLE = [
@@ -69,24 +69,12 @@ def test_two_processes_have_the_curve_of_one(
         f"stages.0.accumulate={accumulate}",
         f"stages.0.losses={{sea: 1, language: 1, mentions: 1, {extra(accumulate)}}}",
     ]
-    for processes in (1, 2):
-        launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_machines", "1"]
-        launch += [
-            "--num_processes",
-            str(processes),
-            "--mixed_precision",
-            "no",
-            "--num_cpu_threads_per_process",
-            "1",
-            "--dynamo_backend",
-            "no",
-            "--main_process_port",
-            "0",
-        ]
-        subprocess.run(
-            [sys.executable, *launch, *command(recipe_file, tmp_path / str(processes), overrides)],
-            env=ALONE, check=True, capture_output=True, text=True,
-        )  # fmt: skip
+    subprocess.run(
+        [sys.executable, *command(recipe_file, tmp_path / "1", overrides)],
+        env=ALONE, check=True, capture_output=True,
+    )  # fmt: skip
+    launch("ddp.yaml", 2, *command(recipe_file, tmp_path / "2", overrides))
+    assert processes_of(tmp_path / "2") == 2
     one, two = (log_lines(tmp_path / str(processes)) for processes in (1, 2))
     assert len(one) == len(two) == 3
     for a, b in zip(one, two, strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 from pathlib import Path
@@ -15,7 +16,9 @@ from edge_mm.data.samples import collate
 from edge_mm.model.checkpoint import load_model
 from edge_mm.train.log import RunLog
 from edge_mm.train.loop import Run, TrainingError, start_model, train
-from edge_mm.train.losses import read, segment_log_probs
+from edge_mm.train.losses import Losses, read, segment_log_probs
+from edge_mm.train.optimizers import freeze
+from edge_mm.train.policy import GROUP, Policy
 from edge_mm.train.recipe import Stage, load_recipe
 from edge_mm.train.share import Share
 from edge_mm_runtime.errors import UsageError
@@ -76,7 +79,9 @@ def test_preference_tuning_prefers_the_right_answer(tmp_path: Path, recipe_file:
         [*PREFER, "stages.2.steps=12", "stages.2.learning_rate=0.01", "train.average=0.0"],
     )
     run = Run(recipe, tmp_path, *start_model(recipe))
-    samples = run._loader(recipe.data.train, recipe.stages[2], Share(0, 1, recipe.stages[2], 0, 1))
+    samples = run.feed.loader(
+        recipe.data.train, recipe.stages[2], Share(0, 1, recipe.stages[2], 0, 1)
+    )
     batch = collate([samples.dataset[i] for i in range(6)])
     assert len(batch.pairs) >= 6
 
@@ -91,8 +96,43 @@ def test_preference_tuning_prefers_the_right_answer(tmp_path: Path, recipe_file:
     before = margin()
     run.run_stage(recipe.stages[2])
     assert margin() > before + 0.2
-    with pytest.raises(UsageError, match="language and regions only"):
+    with pytest.raises(UsageError, match="may be language and regions"):
         load_recipe(recipe_file, ["stages.2.losses={preference: 1.0}"])
+
+
+def test_a_policy_step_raises_the_reward(tmp_path: Path, recipe_file: Path) -> None:
+    """From a model that has learned the form of the answers; the reward is measured anew."""
+    learn = "stages.2.losses={language: 1.0}", "stages.2.steps=60", "stages.2.learning_rate=0.01"
+    recipe = load_recipe(recipe_file, [*learn, "train.average=0.0"])
+    run = Run(recipe, tmp_path, *start_model(recipe))
+    run.run_stage(recipe.stages[2])
+    policy = Policy(run.tokenizer, 128)
+    samples = run.feed.loader(
+        recipe.data.train, recipe.stages[2], Share(0, 1, recipe.stages[2], 0, 1)
+    )
+    words = [i for i in range(90) if samples.dataset[i]["row"].types[0] == "exist"][:6]
+    batch = collate([samples.dataset[i] for i in words])
+
+    def worth() -> torch.Tensor:
+        with torch.no_grad():
+            tokens, fine, features = run.model.vision(batch.pixel_values)
+            keys, boxes, _ = run.model.regions(tokens, fine)
+            embeds = run.model.projector(features)
+            said = policy.answers(run.model, batch, embeds)
+            packed = policy.pack(batch, said)
+            hidden = read(run.model, packed, embeds)[-1]
+            return policy.rewards(run.model, batch, said, packed, hidden, keys, boxes)
+
+    before = worth()
+    assert before.shape == (6, GROUP) and 0 < before.mean() < 1
+    module = Losses(run.model, {"policy": 1.0}, run.words, copy.deepcopy(run.model), policy)
+    freeze(run.model, Stage("prefer", 1, ("language",), {"policy": 1.0}))
+    optimizer = torch.optim.AdamW(run.model.lm.parameters(), lr=3e-3)
+    for _ in range(12):
+        optimizer.zero_grad()
+        module(batch)["policy"].backward()
+        optimizer.step()
+    assert worth().mean() > before.mean() + 0.05
 
 
 def test_rejected_answers_are_wrong(view_rng: random.Random) -> None:

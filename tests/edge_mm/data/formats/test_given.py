@@ -93,7 +93,7 @@ def mixed(scene_folder: Path, tmp_path: Path) -> Path:
 
 
 def given_in(samples: SceneSamples, row) -> int:
-    return samples.packer.tokenizer.decode(row.ids, skip_special_tokens=False).count("given")
+    return samples.maker.packer.tokenizer.decode(row.ids, skip_special_tokens=False).count("given")
 
 
 def test_half_are_given_and_the_picture_stays(

@@ -70,9 +70,12 @@ PLURALS = {
     "dish": "dishes",
     "wrench": "wrenches",
     "piece of fruit": "pieces of fruit",
-    "cardboard box": "cardboard boxes",
 }
 
 
 def plural(word: str) -> str:
-    return PLURALS.get(word, word + "s")
+    """Of a noun, or of a noun phrase that ends in one: two black boxes."""
+    if word in PLURALS:
+        return PLURALS[word]
+    head, space, last = word.rpartition(" ")
+    return head + space + PLURALS.get(last, last + "s")

@@ -21,9 +21,9 @@ lint: $(VENV)/.test       ## ruff, and mypy --strict on runtime, export and the 
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: $(VENV)/.test      ## every timing script in bench/
-	@ls bench/*.py >/dev/null 2>&1 || { echo "no scripts in bench/" >&2; exit 1; }
-	@for script in bench/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+bench: $(VENV)/.test      ## accuracy, latency, threshold; bench/alignment.py takes hours, run it alone
+	@for script in $(filter-out bench/alignment.py,$(wildcard bench/*.py)); do \
+	  echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 clean:           ## forget the environment and the caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -37,14 +37,8 @@ class Feed:
         if are_shards(self.data.val):
             raise UsageError("data.val is read by number: name folders, not shards")
         if are_shards(self.data.train):
-            self.samples = StreamedSamples(
-                self.data.train,
-                self._maker(recipe.stages[0]),
-                self.seed,
-                self.data.shuffle_buffer,
-                accelerator.process_index,
-                accelerator.num_processes,
-                max(1, self.data.workers),
+            self.samples = self._stream(
+                recipe.stages[0], accelerator.process_index, accelerator.num_processes
             )
 
     def train(self, stage: Stage, first: int, steps: int) -> Iterator[Batch]:
@@ -69,15 +63,7 @@ class Feed:
             for batch in self.loader(self.data.train, stage, whole):
                 yield batch.pixel_values.to(self.accelerator.device)
             return
-        samples = StreamedSamples(
-            self.data.train,
-            self._maker(stage),
-            self.seed,
-            self.data.shuffle_buffer,
-            0,
-            1,
-            max(1, self.data.workers),
-        )
+        samples = self._stream(stage, 0, 1)
         loader = DataLoader(samples, whole.micro, collate_fn=collate_placed, **self._workers())
         for batch, _ in islice(loader, FIRST):
             yield batch.pixel_values.to(self.accelerator.device)
@@ -121,6 +107,17 @@ class Feed:
         """Go on from `state()`; nothing to do for folders, whose samples have numbers."""
         if self.samples is not None and state is not None:
             self.samples.load_state(state["processes"], state["setting"])
+
+    def _stream(self, stage: Stage, process: int, processes: int) -> StreamedSamples:
+        return StreamedSamples(
+            self.data.train,
+            self._maker(stage),
+            self.seed,
+            self.data.shuffle_buffer,
+            process,
+            processes,
+            max(1, self.data.workers),
+        )
 
     def _maker(self, stage: Stage) -> SampleMaker:
         return SampleMaker(

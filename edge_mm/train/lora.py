@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from peft import LoraConfig, inject_adapter_in_model
-from peft.tuners.lora import LoraLayer
 from torch import Tensor
 
 from edge_mm.model.edge_mm import EdgeMM
@@ -18,17 +16,21 @@ ADAPTER = "default"
 
 def add_lora(model: EdgeMM, lora: Lora) -> None:
     """Adapters beside every matrix of the decoder's layers; at first they change nothing."""
+    from peft import LoraConfig, inject_adapter_in_model  # seconds that most runs need not spend
+
     if not has_lora(model):
         config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=MATRICES)
         inject_adapter_in_model(config, model.lm, ADAPTER)
 
 
 def has_lora(model: EdgeMM) -> bool:
-    return any(isinstance(module, LoraLayer) for module in model.lm.modules())
+    return any(".lora_" in name for name, _ in model.lm.named_parameters())
 
 
 def merge_lora(model: EdgeMM) -> None:
     """The adapters into the weights, and away with them."""
+    from peft.tuners.lora import LoraLayer
+
     for name, module in list(model.lm.named_modules()):
         if isinstance(module, LoraLayer):
             module.merge()

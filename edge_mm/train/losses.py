@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
@@ -138,8 +138,8 @@ class Losses(nn.Module):
         assert reference is not None
         with torch.no_grad():
             before = read(reference, batch, image_embeds)[-1]
-            old = segment_log_probs(reference.logits, before, batch)
-        new = segment_log_probs(self.model.logits, hidden, batch)
+            old = segment_log_probs(reference, before, batch)
+        new = segment_log_probs(self.model, hidden, batch)
         sample, chosen, rejected = batch.pairs.unbind(1)
         loss, _, _ = dpo_loss(
             new[sample, chosen],
@@ -202,15 +202,12 @@ def read(model: EdgeMM, batch: Batch, image_embeds: Tensor) -> tuple[Tensor, ...
     )
 
 
-def segment_log_probs(head: Callable[[Tensor], Tensor], hidden: Tensor, batch: Batch) -> Tensor:
+def segment_log_probs(model: EdgeMM, hidden: Tensor, batch: Batch) -> Tensor:
     """Log-probability of the answer in each segment, [B,S] with S segments a row at most."""
-    answered = batch.labels != IGNORE
-    logits = head(hidden[answered]).float()
-    log_probs = -F.cross_entropy(logits, batch.labels[answered], reduction="none")
+    log_probs = packed_log_probs(model, hidden, batch)
     width = int(batch.segments.max()) + 1
-    row = torch.arange(len(hidden), device=hidden.device)[:, None].expand_as(answered)
-    at = (row * width + batch.segments)[answered]
-    return log_probs.new_zeros(len(hidden) * width).index_add(0, at, log_probs).view(-1, width)
+    segments = batch.segments.clamp(min=0)  # padding, which adds 0
+    return log_probs.new_zeros(len(hidden), width).scatter_add(1, segments, log_probs)
 
 
 def sea_grid(model: EdgeMM) -> int:

@@ -89,7 +89,7 @@ def test_preference_tuning_prefers_the_right_answer(tmp_path: Path, recipe_file:
         with torch.no_grad():
             _, _, features = run.model.vision(batch.pixel_values)
             hidden = read(run.model, batch, run.model.projector(features))[-1]
-            found = segment_log_probs(run.model.lm.lm_head, hidden, batch)
+            found = segment_log_probs(run.model, hidden, batch)
         sample, chosen, wrong = batch.pairs.unbind(1)
         return (found[sample, chosen] - found[sample, wrong]).mean().item()
 

@@ -1,14 +1,18 @@
-"""Is a thing located with 80 % confidence right in 80 % of the cases?
+"""Is what is said with 80 % confidence right in 80 % of the cases?
 
-Every thing that the exam's place questions located, with the confidence that a robot is told
-(edge_mm_runtime.confidence) and whether it is right: its box fits a thing that was meant with IoU
->= 0.5, each thing once, or its point lies in that box; what was not there is never right.
+With the confidence that a robot is told (edge_mm_runtime.confidence), and whether it is right:
+  located  every thing that the exam's place questions located: its box fits a thing that was meant
+           with IoU >= 0.5, each thing once, or its point lies in that box; what was not there is
+           never right
+  words    every answer to a question that words answer: they are the right ones, all of them. An
+           answer without a confidence, cut short or with places instead, is left out
 Expected calibration error: Guo et al., arXiv 1706.04599; Brier, Monthly Weather Review 1950.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -20,16 +24,25 @@ from edge_mm.evaluate.metrics import Figure, one_by_one, ratio
 BINS = 10
 RIGHT_IOU = 0.5
 PLACES = ("locate", "locate_all", "point", "absent")
+WORDS = ("exist", "count", "color", "relation", "compare", "order")
 
 
 class Bin(msgspec.Struct, frozen=True):
-    """The located things whose confidence lies in low..high: how many, and how many are right."""
+    """What was said with a confidence in low..high: how much, and how much of it is right."""
 
     low: float
     high: float
     n: int
     confidence: float  # mean
     right: float  # share
+
+
+class Calibration(NamedTuple):
+    """The figures, and the tables behind those of the located things and of the words."""
+
+    figures: dict[str, Figure]
+    located: list[Bin]
+    words: list[Bin]
 
 
 def reliability(confidence: np.ndarray, right: np.ndarray, bins: int = BINS) -> list[Bin]:
@@ -72,14 +85,32 @@ def located(marked: Marked) -> Iterator[tuple[float, bool]]:
         yield item.confidence, right
 
 
-def calibration(exam: Sequence[Sequence[Marked]]) -> tuple[dict[str, Figure], list[Bin]]:
-    """The figures over the pictures of an exam, and the table behind them; empty without places."""
+def worded(marked: Marked) -> Iterator[tuple[float, bool]]:
+    """Confidence and rightness of an answer in words; nothing where it has no confidence."""
+    if marked.answer.confidence is not None:
+        yield marked.answer.confidence, marked.answer.text == marked.item.question.answer
+
+
+def calibration(exam: Sequence[Sequence[Marked]]) -> Calibration:
+    """The figures over the pictures of an exam; without any for what was never said."""
+    places, located_bins = _measured("located", exam, PLACES, located)
+    words, word_bins = _measured("words", exam, WORDS, worded)
+    return Calibration(places | words, located_bins, word_bins)
+
+
+def _measured(
+    name: str,
+    exam: Sequence[Sequence[Marked]],
+    types: Sequence[str],
+    said: Callable[[Marked], Iterator[tuple[float, bool]]],
+) -> tuple[dict[str, Figure], list[Bin]]:
+    """NAME_right, NAME_confidence, NAME_brier and NAME_ece of questions of these types."""
     rows = [
         (picture, confidence, float(right))
         for picture, answers in enumerate(exam)
         for marked in answers
-        if marked.item.question.type in PLACES
-        for confidence, right in located(marked)
+        if marked.item.question.type in types
+        for confidence, right in said(marked)
     ]
     if not rows:
         return {}, []
@@ -95,10 +126,10 @@ def calibration(exam: Sequence[Sequence[Marked]]) -> tuple[dict[str, Figure], li
         return calibration_error(confidence, right, weights)
 
     found = {
-        "located_right": share(right),
-        "located_confidence": share(confidence),
-        "located_brier": share((confidence - right) ** 2),
-        "located_ece": one_by_one(error, len(rows)),
+        f"{name}_right": share(right),
+        f"{name}_confidence": share(confidence),
+        f"{name}_brier": share((confidence - right) ** 2),
+        f"{name}_ece": one_by_one(error, len(rows)),
     }
     return found, reliability(confidence, right)
 

@@ -18,7 +18,7 @@ SUITES = {
     "grounding": "Places and words: one question of each type about each picture",
     "hallucination": "Does it see what is not there, and does it need the picture?",
     "swaps": "Which colour belongs to which thing, and which thing is left of which?",
-    "calibration": "Of the things located with 80 % confidence, are 80 % right?",
+    "calibration": "Of the things located and the words said with 80 % confidence, are 80 % right?",
     "embeddings": "How well picture and text features agree",
 }
 
@@ -45,6 +45,7 @@ ABOUT: dict[str, About] = {
     "color_acc": About("of what colour? the word is right"),
     "relation_acc": About("where, seen from another thing? the word is right"),
     "compare_acc": About("which one is larger? the right one is named"),
+    "order_exact": About("things named from one side to the other, all in their places"),
     "caption_exact": About("every thing and colour named, in order"),
     "steps_exact": About("every action, relation and place of an instruction is right"),
     **{
@@ -72,10 +73,16 @@ ABOUT: dict[str, About] = {
     "swap_exist_each": About("the same questions, one by one"),
     "swap_relation": About("a left of b yes, b left of a no: both right"),
     "swap_relation_each": About("the same questions, one by one"),
-    "located_right": About("located things that are right"),
-    "located_confidence": About("their mean confidence", 0),
-    "located_ece": About("expected calibration error", -1),
-    "located_brier": About("Brier score of the confidence", -1),
+    **{
+        f"{name}_{figure}": About(f"{what}: {text}", better)
+        for name, what in (("located", "things located"), ("words", "answers in words"))
+        for figure, text, better in (
+            ("right", "how many are right", 1),
+            ("confidence", "mean confidence", 0),
+            ("ece", "expected calibration error", -1),
+            ("brier", "Brier score of the confidence", -1),
+        )
+    },
     **{
         f"retrieval_{way}_r{k}": About(f"{text} among the first {k}")
         for way, text in (("i2t", "the picture's caption"), ("t2i", "the caption's picture"))

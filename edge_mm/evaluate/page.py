@@ -30,7 +30,7 @@ def render_page(models: Sequence[str], reports: Sequence[Report], plan: Plan) ->
                 _row(name, [found[suite].get(name) for found in metrics], compared.get(name))
                 for name in ours
             ],
-            "bins": [_bin(one) for one in reports[0].bins] if suite == "calibration" else [],
+            "diagrams": _diagrams(reports[0]) if suite == "calibration" else [],
         }
         for suite, ours in metrics[0].items()
         for compared in (differences.get(suite, {}),)
@@ -91,6 +91,12 @@ def _cell(name: str, metric: Metric | None, scale: float) -> dict[str, Any] | No
         "low": place(metric.low),
         "high": place(metric.high),
     }
+
+
+def _diagrams(report: Report) -> list[dict[str, Any]]:
+    """One for each table of the calibration that holds something."""
+    tables = {"things located": report.bins, "answers in words": report.word_bins}
+    return [{"of": of, "bins": [_bin(one) for one in bins]} for of, bins in tables.items() if bins]
 
 
 def _bin(one: Bin) -> dict[str, Any]:

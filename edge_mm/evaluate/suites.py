@@ -37,11 +37,12 @@ class Result(NamedTuple):
 
 @dataclass(frozen=True)
 class Report:
-    """The results by suite, and the table behind the calibration."""
+    """The results by suite, and the tables behind the calibration of things and of words."""
 
     results: dict[str, Result]
     seed: int
     bins: list[Bin] = field(default_factory=list)
+    word_bins: list[Bin] = field(default_factory=list)
 
     def metrics(self) -> dict[str, dict[str, Metric]]:
         """Metrics by suite and name."""
@@ -62,6 +63,7 @@ def run(ask_model: Ask, checkpoint: Path | None, plan: Plan) -> Report:
     """Ask all suites of a plan; `embeddings` needs the checkpoint folder."""
     results: dict[str, Result] = {}
     bins: list[Bin] = []
+    word_bins: list[Bin] = []
     exam = []
     if {"grounding", "hallucination", "calibration"} & set(plan.suites):
         exam = sit(
@@ -90,11 +92,11 @@ def run(ask_model: Ask, checkpoint: Path | None, plan: Plan) -> Report:
             scores = swap_exam(ask_model, plan.folder, plan.limit, plan.held_out, plan.seed)
             results[suite] = Result(figures(scores), len(scores))
         elif suite == "calibration":
-            found, bins = calibration(exam)
+            found, bins, word_bins = calibration(exam)
             results[suite] = Result(found, len(exam))
         elif suite == "embeddings" and checkpoint is not None:
             from edge_mm.evaluate.features import features, figures_of
 
             extracted = features(checkpoint, plan.folder, plan.limit)
             results[suite] = Result(figures_of(extracted), len(extracted.captions))
-    return Report(results, plan.seed, bins)
+    return Report(results, plan.seed, bins, word_bins)

@@ -49,6 +49,9 @@ class Answer(msgspec.Struct, frozen=True):
 
     text           for people: "red cup", "not in view", "pick red cup; place left of blue bowl"
     found          False: the model says it is not in view; None: free text, nothing was located
+    confidence     0..1, of words and of "not in view": the probability of the whole answer (see
+                   confidence.py). None where things were located, each has its own, and where
+                   the answer was cut short
     finish_reason  stop; length: max_new_tokens or the context was reached; timeout. After length
                    and timeout, `objects` holds what was complete by then
     timings_ms     image, vision, prefill, decode, total; vision is 0 when the frame was known
@@ -65,12 +68,18 @@ class Answer(msgspec.Struct, frozen=True):
     frame_id: int | str | None = None
     timestamp_s: float | None = None
     age_s: float | None = None
+    confidence: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.confidence is not None and not 0.0 <= self.confidence <= 1.0:
+            raise ValueError(f"confidence of {self.text!r} is {self.confidence}, not in 0..1")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON: what `edge-mm ask --json` prints."""
         return {
             "text": self.text,
             "found": self.found,
+            "confidence": None if self.confidence is None else round(self.confidence, 4),
             "finish_reason": self.finish_reason,
             "objects": [_object(item) for item in self.objects],
             "steps": [

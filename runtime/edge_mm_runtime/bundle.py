@@ -34,9 +34,14 @@ class Provenance(msgspec.Struct, frozen=True):
 
 
 class Confidence(msgspec.Struct, frozen=True):
-    """Calibration of the confidence, fitted on held-out data (see confidence.calibrate)."""
+    """Calibration of the confidence, fitted on held-out data (see confidence.calibrate).
+
+    temperature        of located things
+    words_temperature  of answers in words and of "not in view"; None: they are not calibrated
+    """
 
     temperature: float
+    words_temperature: float | None = None
 
 
 class Grounding(msgspec.Struct, frozen=True):

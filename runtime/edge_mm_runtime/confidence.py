@@ -1,10 +1,19 @@
-"""Confidence of a located object: p(there is one) x p(it is this place), then calibrated.
+"""Confidence of a located object, and of an answer in words; then calibrated.
+
+Located: p(there is one) x p(it is this place).
 
 presence  probability of the token that opened the object among the tokens that would have denied
           it (`<none>`, and the end of the answer for a second and further object)
 mass      probability of the place: with a region head, the softmax mass of all cells whose box
           agrees with the chosen one (a large object covers many cells, each of small mass); with
           location tokens, the geometric mean of their probabilities
+
+Words, and "not in view": the probability of the whole answer, that is the product over every
+choice of the decoder, its end included, of the softmax over what the grammar allows there. An id
+that the grammar leaves no choice about counts 1. Nothing is divided by the length: a caption of
+twenty words is less likely to be right in all of them than one word, and a robot may compare the
+number only with that of answers of the same sort. Where an existence threshold overrules the
+likelier id, "not in view" may be below 0.5.
 """
 
 from __future__ import annotations

@@ -43,6 +43,7 @@ class GroundingGuide:
         self._grounding = grounding
         self._regions = regions
         self._locations = {token: index for index, token in enumerate(vocabulary.locations)}
+        self._chosen = 1.0  # product of the probabilities of all choices
         self._not_none = 1.0  # 1 - p(<none>) at the start of the answer
         self._presence: dict[int, float] = {}  # by index of <ref> in the answer
         self._location: dict[int, float] = {}  # by index of a location that the model spoke
@@ -52,16 +53,20 @@ class GroundingGuide:
         """The likeliest id; between `<ref>` and `<none>` the bundle's threshold decides."""
         v = self._vocabulary
         token = int(logits.argmax())
+        probabilities = confidence.softmax(logits)
         threshold = self._grounding.existence_threshold
         if index == 0:
-            self._not_none = 1.0 - float(confidence.softmax(logits)[v.none])
+            self._not_none = 1.0 - float(probabilities[v.none])
             if threshold is not None and token in (v.ref, v.none) and np.isfinite(logits[v.ref]):
                 there = confidence.presence(logits, v.ref, [v.none]) >= threshold
                 token = v.ref if there else v.none
         if token == v.ref:
             self._presence[index] = confidence.presence(logits, v.ref, [v.none, *v.stop])
         elif token in self._locations:
-            self._location[index] = float(confidence.softmax(logits)[token])
+            self._location[index] = float(probabilities[token])
+        # An answer that ends is the same answer whichever stop id ends it.
+        same = list(v.stop) if token in v.stop else [token]
+        self._chosen *= float(probabilities[same].sum())
         return token
 
     def points_after(self, token: int) -> bool:
@@ -80,6 +85,12 @@ class GroundingGuide:
         spoken, closing = (place[:4], v.end_box) if token == v.box else (place[4:], v.end_point)
         bins = self._grounding.bins
         return [*(v.locations[quantise(float(value), bins)] for value in spoken), closing]
+
+    def answer_confidence(self) -> float:
+        """Of the answer as a whole, once its end was chosen: what words are worth."""
+        scaling = self._grounding.confidence
+        temperature = None if scaling is None else scaling.words_temperature
+        return confidence.calibrate(min(1.0, self._chosen), temperature)
 
     def evidence(self, ids: Sequence[int]) -> list[Evidence]:
         """One for each complete place of the answer `ids`, in order."""

@@ -111,7 +111,7 @@ class Session:
         taken = asked if timestamp_s is None else timestamp_s
         return _answer(
             parsed,
-            guide.evidence(made.ids),
+            guide,
             placement,
             made,
             timings_ms={
@@ -186,7 +186,7 @@ class Session:
 
 def _answer(
     parsed: Parsed,
-    evidence: list[Evidence],
+    guide: GroundingGuide,
     placement: Placement,
     made: Generation,
     *,
@@ -197,8 +197,9 @@ def _answer(
     # The grammar keeps both lists equal: each place that was completed is one region of the text.
     objects = tuple(
         _grounded(region, known, placement)
-        for region, known in zip(parsed.objects, evidence, strict=True)
+        for region, known in zip(parsed.objects, guide.evidence(made.ids), strict=True)
     )
+    whole = made.finish_reason == "stop"
     return Answer(
         text=parsed.text,
         objects=objects,
@@ -212,6 +213,7 @@ def _answer(
         frame_id=frame_id,
         timestamp_s=timestamp_s,
         age_s=time.monotonic() - timestamp_s,
+        confidence=guide.answer_confidence() if whole and not parsed.found else None,
     )
 
 

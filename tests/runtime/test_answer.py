@@ -24,6 +24,7 @@ def test_the_json_shape() -> None:
     assert shown == {
         "text": "pick red cup",
         "found": True,
+        "confidence": None,
         "finish_reason": "stop",
         "objects": [as_json],
         "steps": [{"action": "pick", "relation": None, "object": as_json}],
@@ -31,10 +32,17 @@ def test_the_json_shape() -> None:
     }
 
 
+def test_words_show_their_confidence() -> None:
+    shown = Answer("yes", (), None, (), "stop", {}, confidence=0.987654).to_dict()
+    assert shown["confidence"] == 0.9877
+
+
 @pytest.mark.parametrize("confidence", [-0.1, 1.1, float("nan")])
 def test_confidence_is_a_probability(confidence: float) -> None:
     with pytest.raises(ValueError, match="confidence of 'cup'"):
         GroundedObject("cup", (0, 0, 1, 1), None, confidence)
+    with pytest.raises(ValueError, match="confidence of 'red'"):
+        Answer("red", (), None, (), "stop", {}, confidence=confidence)
 
 
 def test_an_object_is_somewhere() -> None:

@@ -86,6 +86,33 @@ def test_confidence_is_presence_times_region_mass(spoken_bundle: Spoken) -> None
     assert cup.confidence == pytest.approx(1 / (1 + np.exp(-2.0)), abs=0.01)
 
 
+def test_words_are_as_sure_as_their_choices(spoken_bundle: Spoken) -> None:
+    with Session(spoken_bundle("yes", doubt=1.0)) as session:
+        answer = session.ask(FRAME, "is there a cup?")
+        assert answer.text == "yes"
+        # "yes" against <none>; every other choice is 20 against zeros
+        assert answer.confidence == pytest.approx(1 / (1 + np.exp(-1.0)), abs=1e-4)
+        # where <none> is not allowed, nothing is left to doubt
+        answer = session.ask(FRAME, "is there a cup?", mode="answer")
+        assert answer.confidence == pytest.approx(1.0, abs=1e-4)
+
+
+def test_absence_is_the_other_side_of_presence(spoken_bundle: Spoken) -> None:
+    folder = spoken_bundle("<ref>red cup</ref><box>", doubt=2.0, existence_threshold=0.95)
+    with Session(folder) as session:
+        answer = session.ask(FRAME, "find the red cup", mode="locate")
+    assert answer.found is False
+    assert answer.confidence == pytest.approx(1 / (1 + np.exp(2.0)), abs=1e-4)
+
+
+@pytest.mark.parametrize("spoken", ["<ref>red cup</ref><box>", "pick <ref>red cup</ref><box>"])
+def test_what_is_located_has_its_own_confidence(spoken_bundle: Spoken, spoken: str) -> None:
+    with Session(spoken_bundle(spoken)) as session:
+        answer = session.ask(FRAME, "find the red cup")
+    assert answer.objects
+    assert answer.confidence is None
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_random_weights_still_answer_well_formed(tiny: Session, mode: str) -> None:
     for seed in range(4):
@@ -136,10 +163,12 @@ def test_grey_and_alpha_frames_are_taken(tiny: Session) -> None:
 def test_a_timeout_is_honoured_and_named(tiny: Session) -> None:
     answer = tiny.ask(FRAME, "find the red cup", timeout_s=0.0)
     assert (answer.finish_reason, answer.objects, answer.found) == ("timeout", (), None)
+    assert answer.confidence is None
 
 
 def test_max_new_tokens_ends_the_answer(tiny: Session) -> None:
-    assert tiny.ask(FRAME, "describe", mode="caption", max_new_tokens=1).finish_reason == "length"
+    answer = tiny.ask(FRAME, "describe", mode="caption", max_new_tokens=1)
+    assert (answer.finish_reason, answer.confidence) == ("length", None)
 
 
 def test_an_answer_says_how_old_its_frame_is(tiny: Session) -> None:

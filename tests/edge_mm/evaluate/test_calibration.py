@@ -1,4 +1,4 @@
-"""Calibration against sums by hand, and which located thing counts as right."""
+"""Calibration against sums by hand, and which located thing and which word counts as right."""
 
 from __future__ import annotations
 
@@ -7,7 +7,13 @@ import pytest
 
 from edge_mm.data.questions import Question
 from edge_mm.data.scenes import Scene, Seen
-from edge_mm.evaluate.calibration import calibration, calibration_error, located, reliability
+from edge_mm.evaluate.calibration import (
+    calibration,
+    calibration_error,
+    located,
+    reliability,
+    worded,
+)
 from edge_mm.evaluate.exam import Item, Marked
 from edge_mm.evaluate.metrics import measure
 from edge_mm_runtime.answer import Answer, GroundedObject
@@ -27,6 +33,12 @@ def marked(kind: str, targets: list[Seen], *found: tuple) -> Marked:
     return Marked(
         Item(SCENE, question, tuple(targets)), Answer("", objects, None, (), "stop", {}), {}
     )
+
+
+def said(kind: str, right: str, text: str, sure: float | None) -> Marked:
+    """A question that a word answers, and what was answered."""
+    answer = Answer(text, (), None, (), "stop", {}, confidence=sure)
+    return Marked(Item(SCENE, Question(kind, "", right), ()), answer, {})
 
 
 def test_error_and_table_by_hand() -> None:
@@ -71,11 +83,48 @@ def test_figures_over_pictures() -> None:
         [marked("absent", [], (BOX, None, 0.6))],
         [],
     ]
-    figures, bins = calibration(exam)
+    figures, bins, word_bins = calibration(exam)
     metrics = measure(figures, len(exam))
     assert metrics["located_right"].value == 0.5 and metrics["located_right"].n == 2
     assert metrics["located_confidence"].value == pytest.approx(0.7)
     assert metrics["located_brier"].value == pytest.approx((0.2**2 + 0.6**2) / 2)
     assert metrics["located_ece"].value == pytest.approx((0.2 + 0.6) / 2)
     assert sum(row.n for row in bins) == 2
-    assert calibration([[marked("locate", [cup])]]) == ({}, [])
+    assert not word_bins and "words_right" not in figures, "nothing was said in words"
+    assert calibration([[marked("locate", [cup])]]) == ({}, [], [])
+
+
+def test_which_words_are_right() -> None:
+    assert list(worded(said("color", "red", "red", 0.8))) == [(0.8, True)]
+    assert list(worded(said("order", "cup, bowl", "bowl, cup", 0.3))) == [(0.3, False)]
+    assert list(worded(said("count", "3", "30", None))) == [], "cut short: no confidence"
+
+
+def test_figures_of_words() -> None:
+    exam = [
+        [said("exist", "yes", "yes", 0.9), said("count", "3", "2", 0.7)],
+        [],
+        [said("relation", "left of", "left of", 0.75), said("caption", "a cup", "a cup", 0.1)],
+        [said("absent", "<none>", "not in view", 0.2), said("order", "a, b", "a", None)],
+    ]
+    figures, bins, word_bins = calibration(exam)
+    assert set(figures) == {"words_right", "words_confidence", "words_brier", "words_ece"}
+    metrics = measure(figures, len(exam))
+    assert metrics["words_right"].value == pytest.approx(2 / 3, abs=1e-4)
+    assert metrics["words_right"].n == 3
+    assert metrics["words_confidence"].value == pytest.approx(2.35 / 3, abs=1e-4)
+    brier = (0.1**2 + 0.7**2 + 0.25**2) / 3
+    assert metrics["words_brier"].value == pytest.approx(brier, abs=1e-4)
+    # bins 0.7-0.8: 0.7 and 0.75, one of them right; 0.9-1: 0.9, right
+    assert metrics["words_ece"].value == pytest.approx((0.45 + 0.1) / 3, abs=1e-4)
+    assert [(row.low, row.n, row.confidence, row.right) for row in word_bins] == [
+        (0.7, 2, 0.725, 0.5),
+        (0.9, 1, 0.9, 1.0),
+    ]
+    assert not bins
+
+
+@pytest.mark.parametrize("kind", ["exist", "count", "color", "relation", "compare", "order"])
+def test_each_question_of_words_counts(kind: str) -> None:
+    figures, _, _ = calibration([[said(kind, "red", "red", 0.5)]])
+    assert figures["words_right"].n == 1

@@ -54,7 +54,13 @@ def knows(scene_folder: Path) -> dict[tuple[int, str], Answer]:
                 for target in item.targets
             )
             known[hash(frame.tobytes()), item.question.text] = Answer(
-                parsed.text, objects, parsed.found, (), "stop", {}
+                parsed.text,
+                objects,
+                parsed.found,
+                (),
+                "stop",
+                {},
+                confidence=None if objects else 0.9,
             )
     return known
 
@@ -94,9 +100,14 @@ def test_all_suites_of_a_bundle(
     assert all(name in printed for name in suites.split(","))
     found = json.loads((tmp_path / "e.json").read_text())
     metrics, against = found["metrics"], found["against"]
-    assert {"locate_acc50", "pope_popular_f1", "words_blank", "swap_exist", "located_ece"} <= set(
-        metrics
-    )
+    assert {
+        "locate_acc50",
+        "pope_popular_f1",
+        "words_blank",
+        "swap_exist",
+        "located_ece",
+        "words_ece",
+    } <= set(metrics)
     assert against["model"] == "other" and against["metrics"]["pope_random_acc"]["value"] == 0.5
     assert found["reliability"][0]["n"] > 0
     for name, difference in against["differences"].items():
@@ -108,6 +119,8 @@ def test_all_suites_of_a_bundle(
     page = (tmp_path / "e.html").read_text()
     assert page.count("<h2>") == 4 and "locate_acc50" in page and 'class="good">better' in page
     assert not re.search(r"(src|href|url)\s*[=(]", page) and "http" not in page
+    for of in ("things located", "answers in words"):
+        assert page.count(f"Reliability diagram of {of}") == 1
     for tag in ("svg", "table", "tr", "td", "div", "span"):
         assert len(re.findall(rf"<{tag}\b", page)) == page.count(f"</{tag}>"), tag
 

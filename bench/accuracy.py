@@ -21,7 +21,7 @@ from edge_mm.evaluate.exam import examine
 from edge_mm.evaluate.metrics import Metric
 
 RENDERED = ("val", "meshes", "combos", "looks")
-QUESTIONS = 13  # one of each type that is asked through a prompt
+QUESTIONS = 14  # one of each type that is asked through a prompt
 ROOT = Path("data/exam")
 
 

@@ -49,6 +49,11 @@ def find(noun: Noun, view: Sequence[Seen]) -> list[Seen]:
     return sorted((item for item in view if noun.matches(item)), key=lambda item: item.centre)
 
 
+def in_a_row(row: Sequence[Seen]) -> bool:
+    """Whether objects, sorted from left to right, are clearly apart that way."""
+    return all(b.centre[0] - a.centre[0] > 0.7 * MARGIN for a, b in pairwise(row))
+
+
 def unclear(noun: Noun, view: Sequence[Seen]) -> bool:
     """Whether something hardly visible, or of several colours, could be meant too."""
     return any(
@@ -156,9 +161,7 @@ def say_relation(name: str, rng: random.Random) -> str:
 def _by_order(target: Seen, view: Sequence[Seen], rng: random.Random) -> str | None:
     for noun in rng.sample(nouns_for(target), len(nouns_for(target))):
         row = find(noun, view)
-        xs = [item.centre[0] for item in row]
-        apart = all(b - a > 0.7 * MARGIN for a, b in pairwise(xs))
-        if not 2 <= len(row) <= 5 or not apart or unclear(noun, view):
+        if not 2 <= len(row) <= 5 or not in_a_row(row) or unclear(noun, view):
             continue
         index, from_right = row.index(target), rng.random() < 0.5
         place = len(row) - 1 - index if from_right else index

@@ -1,9 +1,10 @@
 """The sentences that people use, by question type, with slots for the words.
 
 `{x}`, `{y}` and `{z}` are noun phrases without an article ("red cup", "box behind the bottle"),
-`{x1}` is the singular of a plural `{x}`, `{r}` a relation, `{c}` a comparative, `{p}` a point.
-A sentence must mean its own question type and no other. Every fifth one is held out from training
-(see `edge_mm.data.templates`), so append to a list: inserting would change which ones those are.
+`{x1}` is the singular of a plural `{x}`, `{r}` a relation, `{c}` a comparative, `{p}` a point, and
+`{a}` and `{b}` are left and right or right and left. A sentence must mean its own question type and
+no other. Every fifth one is held out from training (see `edge_mm.data.templates`), so append to a
+list: inserting would change which ones those are.
 """
 
 from __future__ import annotations
@@ -686,6 +687,38 @@ SENTENCES: dict[str, tuple[str, ...]] = {
         "what does the picture show?",
         "tell me what is on the table",
         "describe what is in front of you",
+    ),
+    "order": (
+        "name the {x} from {a} to {b}",
+        "list the {x} from {a} to {b}",
+        "what are the {x} from {a} to {b}?",
+        "from {a} to {b}, what are the {x}?",
+        "read out the {x} from {a} to {b}",
+        "in order from {a} to {b}, name the {x}",
+        "tell me the {x} from {a} to {b}",
+        "go from {a} to {b} and name the {x}",
+        "which {x} do you see, from {a} to {b}?",
+        "{x} from {a} to {b}?",
+        "say which {x} stand there, from {a} to {b}",
+        "going from {a} to {b}, what are the {x}?",
+        "from the {a} to the {b}, list the {x}",
+        "give me the names of the {x} from {a} to {b}",
+        "{x}, {a} to {b}",
+        "what {x} are there, going from {a} to {b}?",
+        "enumerate the {x} from {a} to {b}",
+        "can you name the {x} from {a} to {b}?",
+        "name all {x}, {a} to {b}",
+        "reading from {a} to {b}, what are the {x}?",
+        "begin at the {a}, end at the {b} and list the {x}",
+        "in which order do the {x} stand, from {a} to {b}?",
+        "could you list the {x} from {a} to {b}?",
+        "what is the order of the {x} from {a} to {b}?",
+        "{a} to {b}: what are the {x}?",
+        "please read the {x} from {a} to {b}",
+        "say the {x} one by one, from {a} to {b}",
+        "list all {x} in order, {a} to {b}",
+        "i want the {x} named from {a} to {b}",
+        "from {a} to {b}, name each of the {x}",
     ),
     "pick": (
         "pick up the {x}",

@@ -10,6 +10,7 @@ absent_refused   absent                            the answer is "not in view"
 found            locate, locate_all, point         it is there, and the answer shows something
 count_exact, color_acc, relation_acc, compare_acc  the word is the right one
 caption_exact    caption                           every object and colour, from left to right
+order_exact      order                             every name, in the order that was asked for
 steps_exact      steps                             actions, relations, labels, and every box at 0.5
 """
 
@@ -32,6 +33,7 @@ WORD_METRICS = {
     "relation": "relation_acc",
     "compare": "compare_acc",
     "caption": "caption_exact",
+    "order": "order_exact",
 }
 
 

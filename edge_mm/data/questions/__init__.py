@@ -21,6 +21,7 @@ from edge_mm.data.questions.words import (
     count,
     exist,
     identify,
+    order,
     relation_what,
     relation_where,
     relation_yes_no,
@@ -44,6 +45,7 @@ MAKERS: dict[str, tuple[Maker, float]] = {
     "relation_what": (relation_what, 2.0),
     "identify": (identify, 1.0),
     "caption": (caption, 0.5),
+    "order": (order, 1.5),
     "steps": (steps, 3.0),
 }
 

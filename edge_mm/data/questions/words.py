@@ -20,6 +20,7 @@ from edge_mm.data.refer import (
     expression,
     find,
     holds,
+    in_a_row,
     nouns_for,
     relation,
     say_relation,
@@ -29,6 +30,7 @@ from edge_mm.data.templates import sentence
 from edge_mm.words import COLORS, SYNONYMS, plural
 from edge_mm_runtime.grounding import format_point
 
+MAX_ORDER = 5
 LARGER, SMALLER = ("bigger", "larger"), ("smaller",)
 COLOR_WORDS = {*COLORS, *SYNONYMS["gray"], *SYNONYMS["purple"]}
 
@@ -157,6 +159,20 @@ def caption(view: View, rng: random.Random, held_out: bool) -> Question | None:
     ]
     text = " and ".join(filter(None, (", ".join(said[:-1]), said[-1])))
     return Question("caption", sentence("caption", rng, held_out), text)
+
+
+def order(view: View, rng: random.Random, held_out: bool) -> Question | None:
+    """Reading order: things of one noun by name, from one side to the other."""
+    noun = Noun("object") if rng.random() < 0.3 else present_noun(view, rng)
+    if noun is None or unclear(noun, view):
+        return None
+    row = find(noun, view)
+    if not 2 <= len(row) <= MAX_ORDER or not in_a_row(row):
+        return None
+    sides = rng.sample(("left", "right"), 2)
+    text = sentence("order", rng, held_out).format(x=noun.say(rng, plural), a=sides[0], b=sides[1])
+    labels = [item.label for item in (row if sides[0] == "left" else row[::-1])]
+    return Question("order", text, ", ".join(labels), about=tuple(item.id for item in row))
 
 
 def _all(noun: Noun, view: View) -> tuple[int, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+
 from edge_mm.data.mentions import mentions
 from edge_mm.data.sentences import SENTENCES
 from tests.edge_mm.data.test_questions import item
@@ -26,5 +28,6 @@ def test_every_noun_phrase_with_its_objects() -> None:
 def test_sentences_name_nothing_themselves() -> None:
     for sentences in SENTENCES.values():
         for sentence in sentences:
-            text = sentence.format(x="-", y="-", z="-", x1="-", c="bigger", r="behind", p="-")
+            slots = {"c": "bigger", "r": "behind", "a": "left", "b": "right"}
+            text = sentence.format_map(defaultdict(lambda: "-", slots))
             assert mentions(text, VIEW) == [], sentence

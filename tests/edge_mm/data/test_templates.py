@@ -18,6 +18,7 @@ SLOTS = {
     "what": {"r", "y"},
     "identify": {"p"},
     "caption": set(),
+    "order": {"x", "a", "b"},
     "place": {"x", "r", "y"},
     "place_two": {"x", "z", "r", "y"},
 }

@@ -21,7 +21,7 @@ lint: $(VENV)/.test       ## ruff, and mypy --strict on runtime, export and the 
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: $(VENV)/.test      ## accuracy, latency, threshold; bench/alignment.py takes hours, run it alone
+bench: $(VENV)/.test      ## accuracy, latency; bench/alignment.py takes hours, run it alone
 	@for script in $(filter-out bench/alignment.py,$(wildcard bench/*.py)); do \
 	  echo "== $$script"; $(BIN)/python $$script || exit 1; done
 

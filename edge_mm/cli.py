@@ -19,8 +19,16 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "data": ("edge_mm.data.command:main", "render, convert or check training data"),
     "train": ("edge_mm.train.command:main", "train a model from a recipe"),
     "eval": ("edge_mm.evaluate.command:main", "score a checkpoint or a bundle"),
+    "calibrate": (
+        "edge_mm.evaluate.calibrate:main",
+        "fit a checkpoint's threshold and confidences",
+    ),
     "report": ("edge_mm.report.command:main", "a page about a run: alignment, curves, failures"),
     "export": ("edge_mm_export.command:main", "turn a checkpoint into a verified bundle"),
+    "build": (
+        "edge_mm_runtime.commands.build:main",
+        "build TensorRT engines of a bundle, on the device",
+    ),
     "check": ("edge_mm_runtime.commands.check:main", "verify a bundle's files and a smoke answer"),
     "doctor": ("edge_mm_runtime.commands.doctor:main", "show what this machine has"),
 }
@@ -33,6 +41,8 @@ EXTRAS = {
     "onnxruntime": "cpu",
     "onnxscript": "export",
     "safetensors": "train",
+    "tensorrt": "gpu",
+    "tensorrt_rtx": "rtx",
     "torch": "train",
     "transformers": "train",
     "yaml": "train",
@@ -97,7 +107,7 @@ def unknown_command(name: str) -> str:
 
 
 def help_text() -> str:
-    rows = "\n".join(f"  {name:<8}{line}" for name, (_, line) in COMMANDS.items())
+    rows = "\n".join(f"  {name:<11}{line}" for name, (_, line) in COMMANDS.items())
     return (
         "usage: edge-mm COMMAND [options]\n\n"
         "Small grounded vision-language models for robots: train, export, run.\n\n"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
@@ -17,8 +18,12 @@ from edge_mm.words import COLORS, KINDS, plural
 from edge_mm_runtime.grounding import SPECIAL_TOKENS, location_tokens
 
 
+@cache
 def learn_tokenizer(vocab_size: int, bins: int, seed: int = 0) -> Tokenizer:
-    """A tokenizer of exactly `vocab_size` tokens, learned from 20,000 imagined views."""
+    """A tokenizer of exactly `vocab_size` tokens, learned from 20,000 imagined views.
+
+    It takes most of a minute; within a process the same one is given again.
+    """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(

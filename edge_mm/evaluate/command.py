@@ -148,8 +148,9 @@ def examine_model(model: str, plan: Plan) -> Report:
 def as_json(models: list[str], reports: list[Report]) -> dict[str, Any]:
     """{"metrics": {name: {value, low, high, n}}}, and what further suites and --against add.
 
-    "reliability" are the bins of the calibration; "against" is {"model", "metrics",
-    "differences": {name: {value, low, high, verdict}}}.
+    "reliability" and "reliability_words" are the bins of the calibration, of things located and of
+    answers in words; "against" is {"model", "metrics", "differences": {name: {value, low, high,
+    verdict}}}.
     """
     import msgspec
 
@@ -161,6 +162,8 @@ def as_json(models: list[str], reports: list[Report]) -> dict[str, Any]:
     out: dict[str, Any] = {"metrics": flat(reports[0].metrics())}
     if reports[0].bins:
         out["reliability"] = msgspec.to_builtins(reports[0].bins)
+    if reports[0].word_bins:
+        out["reliability_words"] = msgspec.to_builtins(reports[0].word_bins)
     if len(reports) > 1:
         out["against"] = {
             "model": models[1],

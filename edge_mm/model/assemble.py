@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from edge_mm.model import smollm2
 from edge_mm.model.components import Channels, LanguageModelConfig, TowerConfig
-from edge_mm.model.config import LanguageConfig, ModelConfig, VisionConfig
+from edge_mm.model.config import LanguageConfig, ModelConfig, VisionConfig, own_image
 from edge_mm.model.edge_mm import EdgeMM
 from edge_mm.model.hub import fetch, read_config, read_weights, stored
 from edge_mm.model.languages import check_parts, language_config, random_language_model
@@ -41,6 +41,7 @@ def assemble(
     none of its own: ours, and random weights.
     """
     encoder = lm = tokenizer = None
+    parts.setdefault("image", own_image(vision))
     if tower is not None:
         encoder, tower, vision = open_tower(tower, vision)
         mean, std = _normalisation(tower)

@@ -167,11 +167,13 @@ class FusionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class GroundingConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How the model speaks places, and what was fitted on held-out data.
+    """How the model speaks places, and what `edge-mm calibrate` fitted on held-out data.
 
     box_source              who gives the reported box: the region head, or the location tokens
     existence_threshold     least share of `<ref>` against `<none>` for "it is there"
-    confidence_temperature  see edge_mm_runtime.confidence.calibrate
+    confidence_temperature  of located things (see edge_mm_runtime.confidence.calibrate); None:
+                            their confidence is not calibrated
+    words_temperature       of answers in words and of "not in view", likewise
     """
 
     codec: Literal["edge_mm"] = "edge_mm"
@@ -179,6 +181,15 @@ class GroundingConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     box_source: Literal["head", "tokens"] = "head"
     existence_threshold: float | None = None
     confidence_temperature: float | None = None
+    words_temperature: float | None = None
+
+
+def own_image(vision: VisionConfig) -> ImageTransform:
+    """How our own vision tower wants its pictures: normalised as its backbone was trained."""
+    size = vision.image_size
+    return ImageTransform(
+        kind="squash", width=size, height=size, mean=(127 / 255,) * 3, std=(128 / 255,) * 3
+    )
 
 
 class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -189,11 +200,7 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     name: str = "nano"
     schema: int = SCHEMA
-    image: ImageTransform = msgspec.field(
-        default_factory=lambda: ImageTransform(
-            kind="squash", width=240, height=240, mean=(127 / 255,) * 3, std=(128 / 255,) * 3
-        )  # as the backbone was trained
-    )
+    image: ImageTransform = msgspec.field(default_factory=lambda: own_image(VisionConfig()))
     vision: VisionConfig = msgspec.field(default_factory=VisionConfig)
     tower: TowerConfig | None = None
     projector: ProjectorConfig = msgspec.field(default_factory=ProjectorConfig)

@@ -8,6 +8,7 @@ import msgspec
 from tokenizers import Tokenizer
 
 from edge_mm.model.checkpoint import CheckpointError, load_model
+from edge_mm.model.config import GroundingConfig
 from edge_mm.model.edge_mm import EdgeMM
 from edge_mm.model.runners import TorchDecoder, TorchVision
 from edge_mm_runtime.bundle import (
@@ -29,18 +30,21 @@ STOP_TOKEN = "<eos>"
 def open_checkpoint(folder: Path) -> Session:
     """A Session on the fp32 torch model of a checkpoint; same prompt, grammar and decode loop."""
     model = load_model(folder)
-    manifest = describe(model, Path(folder))
-    tokenizer = FileEntry("tokenizer.json", (Path(folder) / "tokenizer.json").stat().st_size, "")
-    manifest = msgspec.structs.replace(manifest, files=(tokenizer,))
-    return Session(
-        Bundle(Path(folder), manifest), vision=TorchVision(model), decoder=TorchDecoder(model)
+    return open_model(model, Path(folder), model.config.grounding)
+
+
+def open_model(model: EdgeMM, folder: Path, spoken: GroundingConfig) -> Session:
+    """A Session on the loaded model of a checkpoint, with other fitted numbers than its own."""
+    tokenizer = FileEntry("tokenizer.json", (folder / "tokenizer.json").stat().st_size, "")
+    manifest = msgspec.structs.replace(
+        describe(model, folder), files=(tokenizer,), grounding=grounding(spoken)
     )
+    return Session(Bundle(folder, manifest), vision=TorchVision(model), decoder=TorchDecoder(model))
 
 
 def describe(model: EdgeMM, folder: Path) -> BundleManifest:
     """What a bundle of this model says of it, without graphs and files."""
-    config, spoken = model.config, model.config.grounding
-    temperature = spoken.confidence_temperature
+    config = model.config
     return BundleManifest(
         name=config.name,
         family="edge_mm",
@@ -49,13 +53,7 @@ def describe(model: EdgeMM, folder: Path) -> BundleManifest:
         image=config.image,
         prompt=Prompt(NANO_TEMPLATE, IMAGE_TOKEN, config.image_tokens),
         stop_ids=(_stop_id(folder, config.language.vocab_size),),
-        grounding=Grounding(
-            codec=spoken.codec,
-            bins=spoken.bins,
-            box_source=spoken.box_source,
-            existence_threshold=spoken.existence_threshold,
-            confidence=None if temperature is None else Confidence(temperature),
-        ),
+        grounding=grounding(config.grounding),
         decoder=DecoderGeometry(
             layers=config.language.num_hidden_layers,
             kv_heads=config.language.num_key_value_heads,
@@ -65,6 +63,19 @@ def describe(model: EdgeMM, folder: Path) -> BundleManifest:
             hidden_size=config.language.hidden_size,
         ),
         graphs={},
+    )
+
+
+def grounding(spoken: GroundingConfig) -> Grounding:
+    """What a bundle says of places and confidences; a temperature of 1 changes nothing."""
+    located, words = spoken.confidence_temperature, spoken.words_temperature
+    scaled = located is not None or words is not None
+    return Grounding(
+        codec=spoken.codec,
+        bins=spoken.bins,
+        box_source=spoken.box_source,
+        existence_threshold=spoken.existence_threshold,
+        confidence=Confidence(1.0 if located is None else located, words) if scaled else None,
     )
 
 

@@ -26,8 +26,12 @@ def main(argv: list[str]) -> int:
 
 
 def describe(answer: Answer) -> str:
-    """The answer for people: its text, a line for each object, the time that it took."""
-    lines = [answer.text or "(no answer)"]
+    """The answer for people: its text, a line for each object, the time that it took.
+
+    With a confidence beside whatever has one: each object, or the text where nothing was located.
+    """
+    sure = "" if answer.confidence is None else f"  {answer.confidence:.2f}"
+    lines = [(answer.text or "(no answer)") + sure]
     for item in answer.objects:
         parts = [f"  {item.label}", f"{item.confidence:.2f}"]
         if item.box_xyxy:

@@ -110,6 +110,7 @@ def test_all_suites_of_a_bundle(
     } <= set(metrics)
     assert against["model"] == "other" and against["metrics"]["pope_random_acc"]["value"] == 0.5
     assert found["reliability"][0]["n"] > 0
+    assert sum(one["n"] for one in found["reliability_words"]) == metrics["words_ece"]["n"]
     for name, difference in against["differences"].items():
         change = metrics[name]["value"] - against["metrics"][name]["value"]
         assert difference["value"] == pytest.approx(change, abs=2e-4), name

@@ -43,6 +43,13 @@ def test_words_and_a_saved_picture(
     assert (read_image(saved) != read_image(picture)).any()
 
 
+def test_words_are_printed_with_their_confidence(
+    spoken_bundle: Spoken, picture: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ask.main([picture, "is there a cup?", "--bundle", str(spoken_bundle("yes", doubt=1.0))])
+    assert capsys.readouterr().out.splitlines()[0] == "yes  0.73"  # sigmoid(1)
+
+
 def test_an_answer_that_was_cut_says_so(
     tiny_bundle: Path, picture: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

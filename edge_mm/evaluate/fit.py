@@ -1,0 +1,134 @@
+"""What makes decisions and confidences of raw probabilities, fitted on answers: pure functions.
+
+existence threshold  the least share of `<ref>` against `<none>` at which "it is there" is the
+                     better answer: the best mean of (found what is there, refused what is not)
+temperature          T of sigmoid(logit(p) / T) with the least negative log likelihood of what was
+                     right: temperature scaling, Guo et al., arXiv 1706.04599, section 4.2
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import msgspec
+import numpy as np
+
+from edge_mm.evaluate.calibration import calibration_error
+from edge_mm.evaluate.exam import Marked
+from edge_mm_runtime.confidence import calibrate
+
+LEAST_PAIRS = 30
+LOWEST, HIGHEST = 0.05, 20.0  # of the temperature; beyond, a confidence is a step or says nothing
+PRECISION = 1e-6  # of log T
+
+Pairs = Sequence[tuple[float, bool]]  # confidence in 0..1, and whether it was right
+
+
+class Trial(msgspec.Struct, frozen=True):
+    """How often a threshold was right about things that are there and things that are not."""
+
+    threshold: float | None
+    found: float
+    refused: float
+    mean: float
+
+
+class Errors(msgspec.Struct, frozen=True):
+    """Of so many confidences: the expected calibration error and the Brier score."""
+
+    n: int
+    ece: float
+    brier: float
+
+
+class Fit(msgspec.Struct, frozen=True):
+    """A temperature; None with the reason why there is none."""
+
+    temperature: float | None
+    reason: str = ""
+
+
+def trial(threshold: float | None, found: Sequence[bool], refused: Sequence[bool]) -> Trial:
+    """The shares of one threshold; neither sequence may be empty."""
+    shares = float(np.mean(found)), float(np.mean(refused))
+    return Trial(threshold, *shares, sum(shares) / 2)
+
+
+def best(trials: Sequence[Trial]) -> Trial:
+    """The best mean; the first of equals."""
+    return max(trials, key=lambda one: one.mean)
+
+
+def pairs(
+    exam: Sequence[Sequence[Marked]],
+    types: Sequence[str],
+    said: Callable[[Marked], Iterator[tuple[float, bool]]],
+) -> list[tuple[float, bool]]:
+    """What `said` (calibration.located or .worded) makes of the answers to these types."""
+    return [
+        one
+        for picture in exam
+        for marked in picture
+        if marked.item.question.type in types
+        for one in said(marked)
+    ]
+
+
+def fit_temperature(found: Pairs) -> Fit:
+    """The temperature of raw confidences, where they are enough to tell one."""
+    right = sum(one for _, one in found)
+    if len(found) < LEAST_PAIRS:
+        return Fit(None, f"{len(found)} answers, at least {LEAST_PAIRS} are needed")
+    if right in (0, len(found)):
+        return Fit(None, f"all {len(found)} answers are {'right' if right else 'wrong'}")
+    margin = _margins(found)
+    place = _minimum(
+        lambda x: _loss(margin, float(np.exp(x))), float(np.log(LOWEST)), float(np.log(HIGHEST))
+    )
+    temperature = float(np.exp(place))
+    if not LOWEST * 1.01 < temperature < HIGHEST / 1.01:
+        return Fit(None, f"the best would be outside {LOWEST} to {HIGHEST}")
+    return Fit(temperature)
+
+
+def errors(found: Pairs, temperature: float | None) -> Errors | None:
+    """Of raw confidences under a temperature; None where there are none."""
+    if not found:
+        return None
+    confidence = np.array([calibrate(raw, temperature) for raw, _ in found])
+    right = np.array([float(one) for _, one in found])
+    return Errors(
+        len(found),
+        calibration_error(confidence, right, np.ones(len(found))),
+        float(np.mean((confidence - right) ** 2)),
+    )
+
+
+def _margins(found: Pairs) -> np.ndarray:
+    """Logits of the confidences [N], with the sign of what was right; bounded as `calibrate`."""
+    raw, right = np.array(found, np.float64).T
+    bounded = np.clip(raw, 1e-6, 1 - 1e-6)
+    margin: np.ndarray = np.log(bounded / (1 - bounded)) * (2 * right - 1)
+    return margin
+
+
+def _loss(margin: np.ndarray, temperature: float) -> float:
+    """Mean negative log likelihood in nats."""
+    return float(np.logaddexp(0.0, -margin / temperature).mean())
+
+
+def _minimum(of: Callable[[float], float], low: float, high: float) -> float:
+    """Golden section search. The likelihood is convex in 1 / T, so it has one valley in log T."""
+    ratio = (5**0.5 - 1) / 2
+    inner, outer = high - ratio * (high - low), low + ratio * (high - low)
+    at_inner, at_outer = of(inner), of(outer)
+    while high - low > PRECISION:
+        if at_inner <= at_outer:
+            high, outer, at_outer = outer, inner, at_inner
+            inner = high - ratio * (high - low)
+            at_inner = of(inner)
+        else:
+            low, inner, at_inner = inner, outer, at_outer
+            outer = low + ratio * (high - low)
+            at_outer = of(outer)
+    return (low + high) / 2

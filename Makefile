@@ -40,8 +40,8 @@ $(VENV)/.demo: pyproject.toml | $(BIN)/python
 	@touch $@
 
 $(VENV)/.test: pyproject.toml | $(BIN)/python
-	@echo 'installing edge-mm[cpu,data,train,export,dev], a few minutes the first time ...'
-	@$(PIP) '$(TORCH)' --editable '.[cpu,data,train,export,dev]'
+	@echo 'installing edge-mm[cpu,data,train,export,rtx,dev], a few minutes the first time ...'
+	@$(PIP) '$(TORCH)' --editable '.[cpu,data,train,export,rtx,dev]'
 	@touch $@ $(VENV)/.demo
 
 # $(call debian,COMMAND THAT FINDS IT,PACKAGE,WHAT NEEDS IT)

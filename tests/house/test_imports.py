@@ -22,7 +22,17 @@ FORBIDDEN = {
     "edge_mm": {"edge_mm_export"},
     "edge_mm_export": set(),
 }
-HEAVY = ("torch", "transformers", "onnx", "onnxruntime", "onnxscript", "cv2", "tensorrt", "mujoco")
+HEAVY = (
+    "torch",
+    "transformers",
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
+    "cv2",
+    "tensorrt",
+    "tensorrt_rtx",
+    "mujoco",
+)
 
 BLOCK = f"""
 import sys

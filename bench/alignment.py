@@ -27,10 +27,9 @@ from edge_mm.train.loop import train
 from edge_mm.train.recipe import load_recipe
 
 RECIPE = Path("recipes/alignment.yaml")
-NO_SEA = [
-    "stages.1.losses={language: 1.0}",
-    "stages.2.losses={language: 1.0, pointing: 0.5, boxes: 1.0, looks: 0.5}",
-]
+WHOLE = "language: 1.0, pointing: 0.5, boxes: 1.0, looks: 0.5"
+SPOKEN = "mentions: 0.5, places: 1.0"  # what the decoder has to know of the things it speaks of
+NO_SEA = ["stages.1.losses={language: 1.0}", f"stages.2.losses={{{WHOLE}, {SPOKEN}}}"]
 ROWS: dict[str, list[str]] = {
     "linear": ["model.projector={kind: linear}"],
     "mlp-2": [],
@@ -41,8 +40,9 @@ ROWS: dict[str, list[str]] = {
     "multi-scale": ["model.projector={kind: multi_scale, feature_layers: [1, -1]}"],
     "cross-attention": ["model.fusion={kind: cross_attention}"],
     "mlp-2, no SEA": NO_SEA,
+    "mlp-2, no mentions": [f"stages.2.losses={{{WHOLE}, sea: 0.5}}"],
     "mlp-2, no contrastive": ["stages.0.losses={looks: 1.0, boxes: 1.0}"],
-    "mlp-2, preference": ["stages.3.steps=60"],
+    "mlp-2, preference": ["stages.3.steps=40"],
 }
 COLUMNS = {  # suite and metric behind a column
     "Acc@0.5": ("grounding", ["locate_acc50"]),

@@ -8,6 +8,7 @@ its positions go on from the prefix, just as the runtime asks it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,7 +20,7 @@ from edge_mm.data.scenes import Seen
 from edge_mm.model.config import ModelConfig
 
 IGNORE = -100
-LOCATION_WEIGHT = 0.1  # of a location token in the language loss: the region head does the work
+LOCATION_WEIGHT = 0.2  # of a location token in the language loss: the region head does the work
 
 
 @dataclass(slots=True)
@@ -123,7 +124,7 @@ class Packer:
         row.positions += range(start, start + length)
         row.segments += [row.segments[-1] + 1] * length
         row.labels += [IGNORE] * (len(asked) - 1) + said + [IGNORE]
-        row.weights += [0.0] * (len(asked) - 1) + [
-            learn * (LOCATION_WEIGHT if token in self.locations else 1.0) for token in said
-        ]
-        row.weights.append(0.0)
+        weights = [LOCATION_WEIGHT if token in self.locations else 1.0 for token in said]
+        # Between all tokens alike and all answers alike: a plan of twenty must not drown a "yes".
+        scale = learn / math.sqrt(sum(weights))
+        row.weights += [0.0] * (len(asked) - 1) + [scale * weight for weight in weights] + [0.0]

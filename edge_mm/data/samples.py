@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import sys
 from collections.abc import Sequence
@@ -54,6 +55,8 @@ class Batch:
     mentioned: Tensor  # [N,P] bool: the cells of what it names
     subjects: Tensor  # [S,2] sample, position of <assistant>
     subject_cells: Tensor  # [S,P] bool: the cells of what the answer is about
+    mention_places: Tensor  # [N,7] see `place`; NaN where not one object is named, or not known
+    subject_places: Tensor  # [S,7]
     types: list[list[str]]  # question type of every segment but the prefix
     pairs: Tensor  # [Q,3] sample, segment of the right answer, segment of the rejected one
     caption_ids: Tensor  # [B,C] <bos> caption <eos>, padded with 0 = <pad>
@@ -121,6 +124,7 @@ class SampleMaker:
                 *self.packer.tokenizer.encode(text).ids,
                 self.packer.ids["<eos>"],
             ],
+            "places": {item.id: place(item) for item in view},
             **cell_targets(segmentation, view, self.config.vision.cells),
         }
 
@@ -189,6 +193,12 @@ class SceneSamples(Dataset):
         )
 
 
+def place(item: Seen) -> tuple[float, ...]:
+    """Box and foot in unit coordinates, and a quarter of the log of the size in metres: so a ratio
+    of sizes that matters counts like a distance that matters. NaN for an unknown size."""
+    return (*item.box, *item.base, 0.25 * math.log(item.size_m) if item.size_m else math.nan)
+
+
 def cell_targets(segmentation: np.ndarray, view: Sequence[Seen], cells: int) -> dict:
     """What each fine cell shows: object id, kind, colour, box and point; each [P] or [P,6]."""
     height, width = segmentation.shape
@@ -228,16 +238,24 @@ def collate(samples: Sequence[dict]) -> Batch:
     pointers = [(i, at, item) for i, row in enumerate(rows) for at, item in row.pointers]
     ids = stacked("ids")
 
-    def meant(name: str) -> tuple[Tensor, Tensor]:
+    def meant(name: str) -> tuple[Tensor, Tensor, Tensor]:
         found = [
             (i, at, objects) for i, row in enumerate(rows) for at, objects in getattr(row, name)
         ]
         cells = [np.isin(samples[i]["ids"], objects) for i, _, objects in found]
-        where = torch.tensor([(i, at) for i, at, _ in found], dtype=torch.long).reshape(-1, 2)
-        return where, torch.from_numpy(np.array(cells, bool).reshape(-1, ids.shape[1]))
+        unknown = (math.nan,) * 7
+        places = [
+            samples[i]["places"][objects[0]] if len(objects) == 1 else unknown
+            for i, _, objects in found
+        ]
+        return (
+            torch.tensor([(i, at) for i, at, _ in found], dtype=torch.long).reshape(-1, 2),
+            torch.from_numpy(np.array(cells, bool).reshape(-1, ids.shape[1])),
+            torch.tensor(places, dtype=torch.float32).reshape(-1, 7),
+        )
 
-    mentioned, mentioned_cells = meant("mentions")
-    subjects, subject_cells = meant("subjects")
+    mentions, mentioned, mention_places = meant("mentions")
+    subjects, subject_cells, subject_places = meant("subjects")
     return Batch(
         pixel_values=stacked("pixels"),
         input_ids=padded([row.ids for row in rows], 0, torch.long),
@@ -250,10 +268,12 @@ def collate(samples: Sequence[dict]) -> Batch:
         cell_boxes=stacked("boxes"),
         cell_ids=ids,
         pointers=torch.tensor(pointers, dtype=torch.long).reshape(-1, 3),
-        mentions=mentioned,
-        mentioned=mentioned_cells,
+        mentions=mentions,
+        mentioned=mentioned,
         subjects=subjects,
         subject_cells=subject_cells,
+        mention_places=mention_places,
+        subject_places=subject_places,
         types=[row.types for row in rows],
         pairs=torch.tensor(
             [(i, *pair) for i, row in enumerate(rows) for pair in row.pairs], dtype=torch.long

@@ -21,6 +21,7 @@ from edge_mm.words import COLORS, KINDS
 
 LOOKS = 1 + len(KINDS) + 1 + len(COLORS)  # background + kinds, background + colours
 CONTRASTIVE_SIZE = 128
+PLACE = 7  # box, foot and size of an object, see edge_mm.data.samples.place
 VISION_OUTPUTS = ("image_embeds", "region_keys", "region_boxes")
 
 
@@ -59,17 +60,22 @@ class Frames(nn.Module):
 
 
 class MentionQuery(nn.Module):
-    """Hidden states inside the decoder [M,D] -> queries [M,K] and biases [M]; training only."""
+    """Hidden states inside the decoder [M,D] -> what they know of the objects that they speak of.
+
+    Queries [M,K] and biases [M] for the cells, and a place [M,PLACE]; training only.
+    """
 
     def __init__(self, hidden_size: int, key_size: int):
         super().__init__()
         self.norm = nn.LayerNorm(hidden_size)
         self.query = nn.Linear(hidden_size, key_size + 1)
         nn.init.zeros_(self.query.weight)  # undecided at first
+        self.place = nn.Linear(hidden_size, PLACE)
 
-    def forward(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        query = self.query(self.norm(hidden))
-        return query[:, :-1], query[:, -1]
+    def forward(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        hidden = self.norm(hidden)
+        query = self.query(hidden)
+        return query[:, :-1], query[:, -1], self.place(hidden)
 
 
 class EdgeMM(nn.Module):

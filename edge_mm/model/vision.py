@@ -15,6 +15,19 @@ from transformers.models.siglip.modeling_siglip import SiglipEncoder
 from edge_mm.model.config import VisionConfig
 from edge_mm.model.efficientnet_lite import FEATURE_CHANNELS, EfficientNetLite0
 
+PLACE_SCALE = 2.0  # beside features of unit variance: enough to be read through the projector
+
+
+def sine_cosine(grid: int, width: int) -> Tensor:
+    """Sines and cosines of column and row, [1,grid*grid,width]; the frequencies go down to half a
+    turn over the picture, so that left and right differ at the lowest one."""
+    quarter = -(-width // 4)
+    turns = grid / 2 * (1 / grid) ** (torch.arange(quarter) / max(1, quarter - 1))
+    angles = 2 * torch.pi * (torch.arange(grid) + 0.5)[:, None] / grid * turns
+    waves = torch.cat([angles.sin(), angles.cos()], -1)
+    columns, rows = waves.repeat(grid, 1), waves.repeat_interleave(grid, 0)
+    return torch.cat([columns, rows], -1)[None, :, :width]
+
 
 class ResidualConv(nn.Module):
     """Two 3x3 convolutions around a shortcut, [B,C,H,W] -> [B,C,H,W]."""
@@ -54,7 +67,8 @@ class VisionTower(nn.Module):
     """pixel_values [B,3,S,S] -> (tokens [B,N,D], fine map [B,C,S/8,S/8], features for a projector).
 
     The features are the tokens, or with `feature_layers` the encoder's states after these layers
-    (0: before the first) side by side, [B,N,len(feature_layers)*D], not normed.
+    (0: before the first) side by side, [B,N,len(feature_layers)*D], not normed; and where in the
+    picture each token lies (`place`), which the encoder by itself forgets within a few layers.
     """
 
     def __init__(self, config: VisionConfig, feature_layers: tuple[int, ...] = ()):
@@ -75,6 +89,8 @@ class VisionTower(nn.Module):
             )
         )
         self.norm = nn.LayerNorm(config.hidden_size)
+        width = max(1, len(feature_layers)) * config.hidden_size
+        self.place = nn.Parameter(PLACE_SCALE * sine_cosine(config.token_grid, width))
 
     def features(self, pixel_values: Tensor) -> list[Tensor]:
         """The pretrained features; blocks at the front that do not learn keep no graph."""
@@ -89,5 +105,5 @@ class VisionTower(nn.Module):
             states.append(layer(states[-1], None))
         tokens = self.norm(states[-1])
         if not self.feature_layers:
-            return tokens, fine, tokens
-        return tokens, fine, torch.cat([states[i] for i in self.feature_layers], -1)
+            return tokens, fine, tokens + self.place
+        return tokens, fine, torch.cat([states[i] for i in self.feature_layers], -1) + self.place

@@ -36,6 +36,14 @@ def mention_loss(scores: Tensor, target: Tensor) -> Tensor:
     return (inside + outside).mean()
 
 
+def place_loss(places: Tensor, target: Tensor) -> Tensor:
+    """L1 between places [N,C] and the known ones, NaN where not known; mean over what is known."""
+    known = ~target.isnan()
+    if not known.any():
+        return places.sum() * 0.0
+    return F.l1_loss(places[known].float(), target[known])
+
+
 def box_loss(boxes: Tensor, target: Tensor) -> Tensor:
     """1 - GIoU (arXiv 1902.09630) plus scaled L1; boxes and points [N,6] in unit coordinates."""
     if not len(boxes):

@@ -3,7 +3,7 @@
 Each visual token is pulled towards the language model's own embedding of the words for what it
 shows, among the embeddings of all words. Where the labels come from:
 
-- true labels: the renderer knows what each token shows (train.losses.token_labels);
+- true labels: the renderer knows what each token shows (train.alignment_losses);
 - as published: a vision-language teacher compares its features of the patch with those of a list
   of words, and a word is drawn from the most similar ones, weighted by similarity, anew at every
   step (`candidate_words`, `sample_labels`). The teacher may be CLIP or our own contrastive stage.

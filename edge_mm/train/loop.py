@@ -25,12 +25,13 @@ from edge_mm.model.checkpoint import save_checkpoint, tied_weights
 from edge_mm.model.edge_mm import EdgeMM
 from edge_mm.model.feature_statistics import fit_input_norms
 from edge_mm.tokenizer import load_tokenizer
+from edge_mm.train.alignment_losses import Words
 from edge_mm.train.average import update_average
 from edge_mm.train.distributed import of_the_first, total
 from edge_mm.train.feed import LOOK, Feed
 from edge_mm.train.log import RunLog
 from edge_mm.train.lora import add_lora, has_lora, merge_lora, merged
-from edge_mm.train.losses import Losses, Words, counts, sea_grid
+from edge_mm.train.losses import Losses, check_losses, counts
 from edge_mm.train.optimizers import freeze, optimizers, own_eye, rate
 from edge_mm.train.policy import Policy
 from edge_mm.train.recipe import Lora, Recipe, Stage
@@ -45,7 +46,7 @@ from edge_mm.train.state import (
     saved_parts,
 )
 from edge_mm.train.trace import start_trace
-from edge_mm_runtime.errors import EdgeMMError, UsageError
+from edge_mm_runtime.errors import EdgeMMError
 
 WORTH_COMPILING = 1000  # steps: a shorter stage would spend its time in the compiler
 
@@ -61,11 +62,6 @@ def train(recipe: Recipe, out: Path, resume: bool = False) -> Path:
         torch.set_num_threads(recipe.train.threads)
     out.mkdir(parents=True, exist_ok=True)
     model, tokenizer = start_model(recipe)
-    losses = {name for stage in recipe.stages if stage.steps for name in stage.losses}
-    if "sea" in losses:
-        sea_grid(model)
-    if "policy" in losses and model.fusion is not None:
-        raise UsageError("the loss policy needs early fusion: take it out of the stages' losses")
     run = Run(recipe, out, model, tokenizer)
     if resume:
         run.restore()
@@ -88,6 +84,7 @@ class Run:
         )
         self.accelerator = Accelerator(kwargs_handlers=[data_parallel])
         self.sharded = sharded_run(self.accelerator, recipe)
+        check_losses(recipe.stages, model, self.sharded is not None)
         self.first = self.accelerator.is_main_process
         self.log = RunLog(out if self.first else None, recipe.train.tensorboard)
         self.stage_index, self.step, self.samples_seen = 0, 0, 0
@@ -97,6 +94,7 @@ class Run:
         self.trace = start_trace(recipe, out, model.config, tokenizer) if self.first else None
         self.reference: EdgeMM | None = None
         self.optimizer_state: dict[str, Tensor] = {}
+        self.loss_state: dict[str, Tensor] = {}  # of what losses learn beside the model
         self.optimizer_parts: Path | None = None  # to go on from
         self.model.to(self.accelerator.device)
         self.average = self._start_average()
@@ -127,11 +125,12 @@ class Run:
             self.model.decoder.compile(dynamic=True)
         if self.sharded is not None:
             self.sharded.before(self.model, stage)
-        learners = optimizers(self.model, stage, self.recipe.train)
-        restore_optimizers(self.model, learners, self.optimizer_state)
         policy = Policy(self.tokenizer, self.model.config.grounding.bins)
-        module = Losses(self.model, stage.losses, self.words, self.reference, policy)
-        module, *prepared = self.accelerator.prepare(module, *learners)
+        losses = Losses(self.model, stage.losses, self.words, self.reference, policy)
+        losses.own.to(self.accelerator.device).load_state_dict(self.loss_state, strict=False)
+        learners = optimizers(self.model, stage, self.recipe.train, losses.own.parameters())
+        restore_optimizers(losses, learners, self.optimizer_state)
+        module, *prepared = self.accelerator.prepare(losses, *learners)
         if self.sharded is not None:
             self.sharded.begin(module, learners, self.optimizer_parts)
             self.optimizer_parts = None
@@ -147,7 +146,7 @@ class Run:
             step = [next(batches) for _ in range(stage.accumulate)]
             for group, factor in zip(groups, factors, strict=True):
                 group["lr"] = factor * rate(stage, self.step)
-            self.model.zero_grad(set_to_none=True)
+            losses.zero_grad(set_to_none=True)
             means = self._backward(stage, module, step)
             clip = self.sharded.clip if self.sharded else torch.nn.utils.clip_grad_norm_
             norm = clip(trained, self.recipe.train.clip)
@@ -172,7 +171,8 @@ class Run:
             due = time.monotonic() - saved > 60 * self.recipe.train.checkpoint_minutes
             if of_the_first(due, self.accelerator.device):
                 if self.sharded is None:
-                    self.optimizer_state = keep_optimizers(self.model, learners)
+                    self.optimizer_state = keep_optimizers(losses, learners)
+                    self.loss_state = losses.own.state_dict()
                 self.save()
                 saved = time.monotonic()
         self._leave(stage)
@@ -206,7 +206,8 @@ class Run:
         if stage.lora:
             self.average = merged(self.average, stage.lora)
             merge_lora(self.model)
-        self.stage_index, self.step, self.optimizer_state = self.stage_index + 1, 0, {}
+        self.stage_index, self.step = self.stage_index + 1, 0
+        self.optimizer_state, self.loss_state = {}, {}
         self.best, self.looks_since_best, self.reference = float("inf"), 0, None
 
     def _backward(self, stage: Stage, module: torch.nn.Module, batches: list[Batch]) -> Tensor:
@@ -293,6 +294,7 @@ class Run:
             "weights": weights,
             "average": self.average,
             "optimizer": self.optimizer_state,
+            "losses": self.loss_state,
         }
         if self.reference is not None:
             groups["reference"] = dict(self.reference.decoder.state_dict())
@@ -345,3 +347,4 @@ class Run:
         if self.average and groups["average"]:
             self.average = {name: tensor.to(device) for name, tensor in groups["average"].items()}
         self.optimizer_state = groups["optimizer"]
+        self.loss_state = groups.get("losses", {})

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
-import torch.nn.functional as F
-from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from edge_mm.data.samples import IGNORE, Batch, attention_mask
 from edge_mm.model.edge_mm import EdgeMM
-from edge_mm.objectives.contrastive import clip_loss
 from edge_mm.objectives.language import language_loss
 from edge_mm.objectives.preference import dpo_loss
 from edge_mm.objectives.regions import (
@@ -19,36 +16,49 @@ from edge_mm.objectives.regions import (
     box_loss,
     looks_loss,
     mention_loss,
+    place_loss,
     pointing_loss,
 )
-from edge_mm.objectives.sea import sea_loss
-from edge_mm.train.distributed import gather
+from edge_mm.train.alignment_losses import (
+    OWN_PARAMETERS,
+    PAIR_LOSSES,
+    TOKEN_LOSSES,
+    LossParameters,
+    Words,
+    pair_losses,
+    pooled,
+    sea_grid,
+    sea_labels,
+    token_losses,
+)
 from edge_mm.train.policy import Policy, group_loss, packed_log_probs
+from edge_mm.train.recipe import Stage
 from edge_mm.words import COLORS, KINDS
 from edge_mm_runtime.errors import UsageError
 
-MIN_CELLS = 3  # fine cells of an object that make it the label of their token
 DPO_BETA = 0.1
-READERS = {"language", "pointing", "mentions", "preference"}  # losses that need the decoder
+READERS = {"language", "pointing", "mentions", "places", "preference"}  # they need the decoder
 
 
-class Words:
-    """Token ids of the kind and colour words, for SEA."""
-
-    def __init__(self, tokenizer: Tokenizer):
-        self.kinds = [tokenizer.encode(f" {word}").ids for word in KINDS]
-        self.colors = [tokenizer.encode(word).ids for word in COLORS]
-
-    @staticmethod
-    def embeddings(ids: list[list[int]], table: Tensor) -> Tensor:
-        """Mean embedding of each word, [W,D]."""
-        return torch.stack([table[word].mean(0) for word in ids])
+def check_losses(stages: Sequence[Stage], model: EdgeMM, shared: bool) -> None:
+    """UsageError where a loss does not suit the model, or processes that share one."""
+    names = {name for stage in stages if stage.steps for name in stage.losses}
+    if names & {"sea", "sea_words"}:
+        sea_grid(model)
+    if "policy" in names and model.fusion is not None:
+        raise UsageError("the loss policy needs early fusion: take it out of the stages' losses")
+    if shared and names & OWN_PARAMETERS:
+        raise UsageError(
+            "siglip and adversarial learn parameters beside the model, which FSDP and DeepSpeed "
+            "runs do not save: train with recipes/accelerate/ddp.yaml"
+        )
 
 
 class Losses(nn.Module):
     """The model with its objectives, as one module for the data-parallel wrappers.
 
-    `reference` is the model that preference tuning and policy steps start from, frozen.
+    `reference` is the model that preference tuning and policy steps start from, frozen; `own` is
+    what losses learn beside the model.
     """
 
     def __init__(
@@ -62,6 +72,7 @@ class Losses(nn.Module):
         super().__init__()
         self.policy = policy
         self.model, self.names, self.words = model, set(names), words
+        self.own = LossParameters(self.names, model.config.language.hidden_size)
         self._reference = [reference]  # in a list: not a part of this module
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
@@ -75,24 +86,19 @@ class Losses(nn.Module):
             losses["boxes"] = box_loss(boxes[shown], batch.cell_boxes[shown])
         if "looks" in names:
             kinds, colors = looks.split((1 + len(KINDS), 1 + len(COLORS)), dim=-1)
-            losses["looks"] = _pooled(
+            losses["looks"] = pooled(
                 [
                     looks_loss(kinds.flatten(0, 1), batch.kinds.flatten()),
                     looks_loss(colors.flatten(0, 1), batch.colors.flatten()),
                 ],
                 _looks_counts(batch),
             )
-        if "contrastive" in names:
-            losses["contrastive"] = clip_loss(
-                gather(model.image_features(tokens)),
-                gather(model.caption_features(batch.caption_ids)),
-                model.log_temperature,
-            )
-        if not names & {*READERS, "sea", "policy"}:
+        if names & PAIR_LOSSES:
+            losses |= pair_losses(model, names, batch, tokens, self.own)
+        if not names & (READERS | TOKEN_LOSSES | {"policy"}):
             return losses
         image_embeds = model.projector(features)
-        if "sea" in names:
-            losses["sea"] = self._sea(image_embeds, batch)
+        losses |= token_losses(model, names, batch, tokens, image_embeds, self.words, self.own)
         if "policy" in names:
             losses["policy"] = self._policy(batch, image_embeds, keys, boxes)
         if names & READERS:
@@ -108,18 +114,11 @@ class Losses(nn.Module):
                 losses["pointing"] = _pointing(model, batch, states[-1], keys)
             if "mentions" in names:
                 losses["mentions"] = _mentions(model, batch, states, keys)
+            if "places" in names:
+                losses["places"] = _places(model, batch, states)
             if "preference" in names:
                 losses["preference"] = self._preference(batch, states[-1], image_embeds)
         return losses
-
-    def _sea(self, image_embeds: Tensor, batch: Batch) -> Tensor:
-        table = self.model.lm.get_input_embeddings().weight
-        labels = _sea_labels(self.model, batch)
-        kinds_and_colors = [
-            sea_loss(image_embeds.flatten(0, 1), self.words.embeddings(ids, table), label)
-            for ids, label in zip((self.words.kinds, self.words.colors), labels, strict=True)
-        ]
-        return _pooled(kinds_and_colors, [(label >= 0).sum() for label in labels])
 
     def _policy(self, batch: Batch, image_embeds: Tensor, keys: Tensor, boxes: Tensor) -> Tensor:
         (reference,), policy = self._reference, self.policy
@@ -159,34 +158,22 @@ def counts(batch: Batch, names: Mapping[str, float], model: EdgeMM) -> dict[str,
             (batch.cell_ids[batch.pointers[:, 0]] == batch.pointers[:, 2:]).any(-1).sum()
         ),
         "mentions": lambda: torch.tensor(len(batch.mentions) + len(batch.subjects)),
+        "places": lambda: (~torch.cat([batch.mention_places, batch.subject_places]).isnan()).sum(),
         "boxes": lambda: (batch.cell_ids > 0).sum(),
         "looks": lambda: sum(_looks_counts(batch)),
-        "sea": lambda: sum((label >= 0).sum() for label in _sea_labels(model, batch)),
-        "contrastive": lambda: torch.tensor(len(batch.caption_ids)),
+        "sea": lambda: sum((label >= 0).sum() for label in sea_labels(model, batch)),
         "preference": lambda: torch.tensor(len(batch.pairs)),
-        "policy": lambda: torch.tensor(len(batch.input_ids)),
+        **dict.fromkeys(
+            (*PAIR_LOSSES, "sea_words", "adversarial", "policy"),
+            lambda: torch.tensor(len(batch.input_ids)),
+        ),
     }
     return {name: found[name]().float().to(batch.labels.device) for name in names}
-
-
-def _pooled(means: list[Tensor], over: list[Tensor]) -> Tensor:
-    """Two means over so many each -> their sum, weighing every one of them the same."""
-    whole = torch.stack(over).sum().clamp(min=1)
-    return len(means) * torch.stack([m * n / whole for m, n in zip(means, over, strict=True)]).sum()
 
 
 def _looks_counts(batch: Batch) -> list[Tensor]:
     """The weights in looks_loss of kinds and of colours."""
     return [torch.where(cells > 0, 1.0, BACKGROUND).sum() for cells in (batch.kinds, batch.colors)]
-
-
-def _sea_labels(model: EdgeMM, batch: Batch) -> list[Tensor]:
-    """Kind and colour of every token, [B*T] each; -1 where SEA has nothing to say."""
-    grid = sea_grid(model)
-    return [
-        token_labels(cells, grid, len(words)).flatten()
-        for cells, words in ((batch.kinds, KINDS), (batch.colors, COLORS))
-    ]
 
 
 def read(model: EdgeMM, batch: Batch, image_embeds: Tensor) -> tuple[Tensor, ...]:
@@ -210,28 +197,6 @@ def segment_log_probs(model: EdgeMM, hidden: Tensor, batch: Batch) -> Tensor:
     return log_probs.new_zeros(len(hidden), width).scatter_add(1, segments, log_probs)
 
 
-def sea_grid(model: EdgeMM) -> int:
-    """Side of the square of image tokens, for SEA labels them by place; UsageError without one."""
-    grid: int | None = model.projector.grid
-    if grid is None:
-        raise UsageError(
-            "sea needs a projector whose tokens have places (linear, mlp, pixel_shuffle, "
-            f"multi_scale), this model's is a {model.config.projector.kind}: take sea out of the "
-            "stages' losses"
-        )
-    return grid
-
-
-def token_labels(cells: Tensor, grid: int, classes: int) -> Tensor:
-    """Labels of fine cells [B,P] (0 background) -> of coarse tokens [B,T] (-1: nothing clear)."""
-    batch, side = len(cells), int(cells.shape[1] ** 0.5)
-    step = side // grid
-    blocks = cells.view(batch, grid, step, grid, step).transpose(2, 3).reshape(batch, grid**2, -1)
-    counts = F.one_hot(blocks, classes + 1).sum(2)[..., 1:]
-    most, label = counts.max(-1)
-    return label.where(most >= MIN_CELLS, -1)
-
-
 def _pointing(model: EdgeMM, batch: Batch, hidden: Tensor, keys: Tensor) -> Tensor:
     """The hidden states of <box> and <point> point at the cells of their objects."""
     sample, position, item = batch.pointers.unbind(1)
@@ -242,16 +207,33 @@ def _pointing(model: EdgeMM, batch: Batch, hidden: Tensor, keys: Tensor) -> Tens
 def _mentions(model: EdgeMM, batch: Batch, states: tuple[Tensor, ...], keys: Tensor) -> Tensor:
     """Half-way through the decoder a noun phrase knows its objects, and two layers in three through
     it <assistant> knows what its answer is about: the layers that follow can reason with it."""
+    scores = [
+        _scores(sample, queries, keys) + bias[:, None]
+        for sample, (queries, bias, _) in _spoken_of(model, batch, states)
+    ]
+    return mention_loss(torch.cat(scores), torch.cat([batch.mentioned, batch.subject_cells]))
+
+
+def _places(model: EdgeMM, batch: Batch, states: tuple[Tensor, ...]) -> Tensor:
+    """At the same tokens the decoder knows where a thing is and how large: what "left of" and
+    "larger" are made of."""
+    places = [places for _, (_, _, places) in _spoken_of(model, batch, states)]
+    return place_loss(torch.cat(places), torch.cat([batch.mention_places, batch.subject_places]))
+
+
+def _spoken_of(
+    model: EdgeMM, batch: Batch, states: tuple[Tensor, ...]
+) -> list[tuple[Tensor, tuple[Tensor, Tensor, Tensor]]]:
+    """Mentions, then subjects: the sample of each, and what the decoder knows of its objects."""
     layers = len(states) - 1
-    scores = []
+    found = []
     for head, where, layer in (
         (model.mention_query, batch.mentions, layers // 2),
         (model.subject_query, batch.subjects, 2 * layers // 3),
     ):
         sample, position = where.unbind(1)
-        queries, bias = head(states[layer][sample, position])
-        scores.append(_scores(sample, queries, keys) + bias[:, None])
-    return mention_loss(torch.cat(scores), torch.cat([batch.mentioned, batch.subject_cells]))
+        found.append((sample, head(states[layer][sample, position])))
+    return found
 
 
 def _scores(sample: Tensor, queries: Tensor, keys: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import nn
@@ -82,11 +83,16 @@ def freeze(model: EdgeMM, stage: Stage) -> None:
             module.eval()
 
 
-def optimizers(model: EdgeMM, stage: Stage, train: Train) -> list[torch.optim.Optimizer]:
-    """AdamW for all that learns; with `train.muon`, Muon for the transformers' matrices."""
+def optimizers(
+    model: EdgeMM, stage: Stage, train: Train, own: Iterable[nn.Parameter] = ()
+) -> list[torch.optim.Optimizer]:
+    """AdamW for all that learns; with `train.muon`, Muon for the transformers' matrices.
+
+    `own` is what losses learn beside the model.
+    """
     matrices = _transformer_matrices(model) if train.muon else set()
     adamw, muon = [], []
-    for name, parameters in parts(model).items():
+    for name, parameters in (*parts(model).items(), ("losses", own)):
         rate_of_part = stage.learning_rate * stage.part_rates.get(name, 1.0)
         learning = [p for p in parameters if p.requires_grad]
         rest = [p for p in learning if id(p) not in matrices]

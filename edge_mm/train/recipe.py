@@ -18,10 +18,16 @@ LOSSES = (
     "language",
     "pointing",
     "mentions",
+    "places",
     "boxes",
     "looks",
     "sea",
+    "sea_words",
+    "adversarial",
     "contrastive",
+    "info_nce",
+    "siglip",
+    "hard_negatives",
     "preference",
     "policy",
 )
@@ -42,7 +48,8 @@ class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     parts: tuple[str, ...]
     losses: dict[str, float]
     learning_rate: float = 1e-3
-    part_rates: dict[str, float] = {}  # a factor on the learning rate of a part
+    part_rates: dict[str, float] = {}  # a factor on the learning rate of a part, or of `losses`:
+    # what siglip and adversarial learn beside the model, in every stage that has them
     warmup: int = 200
     decay: int = 0  # steps at the end in which the rate falls to a tenth of a tenth
     batch_size: int = 32  # samples of a step, over all processes and micro-batches
@@ -62,6 +69,12 @@ class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(
                 f"stage {self.name}: preference and policy compare the decoder with the one that "
                 "the stage began with, on the same image tokens: parts may be language and regions"
+            )
+        alone = self.losses.keys() & {"contrastive", "info_nce", "hard_negatives"}
+        if alone and self.batch_size == self.accumulate:
+            raise ValueError(
+                f"stage {self.name}: {', '.join(sorted(alone))} compare the pictures of a "
+                "micro-batch with each other: batch_size must be at least twice accumulate"
             )
         if self.patience and not self.evaluate_every:
             raise ValueError(f"stage {self.name}: patience counts looks: set evaluate_every too")

@@ -62,8 +62,11 @@ def _saved(folder: Path) -> Path | None:
 
 
 def keep_optimizers(model: nn.Module, optimizers: list[torch.optim.Optimizer]) -> dict[str, Tensor]:
-    """Optimiser state by the parameter's name and the state's key."""
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    """Optimiser state by the parameter's name and the state's key.
+
+    Of `Losses` the model's parameters have the names that they have in the model.
+    """
+    names = {id(parameter): name for name, parameter in _named(model).items()}
     return {
         f"{names[id(parameter)]}|{key}": value
         for optimizer in optimizers
@@ -76,7 +79,7 @@ def restore_optimizers(
     model: nn.Module, optimizers: list[torch.optim.Optimizer], saved: Mapping[str, Tensor]
 ) -> None:
     """The inverse of `keep_optimizers`; what no longer learns is left out."""
-    by_name = dict(model.named_parameters())
+    by_name = _named(model)
     owner = {
         id(parameter): optimizer
         for optimizer in optimizers
@@ -85,8 +88,12 @@ def restore_optimizers(
     }
     for name_and_key, value in saved.items():
         name, key = name_and_key.split("|")
-        parameter = by_name[name]
-        if id(parameter) in owner:
+        parameter = by_name.get(name)
+        if parameter is not None and id(parameter) in owner:
             if value.shape == parameter.shape:  # in the parameter's own memory format
                 value = torch.empty_like(parameter).copy_(value)
             owner[id(parameter)].state[parameter][key] = value
+
+
+def _named(module: nn.Module) -> dict[str, nn.Parameter]:
+    return {name.removeprefix("model."): p for name, p in module.named_parameters()}

@@ -37,7 +37,7 @@ from edge_mm.evaluate.features import describe
 from edge_mm.model.config import ModelConfig
 from edge_mm.model.edge_mm import EdgeMM
 from edge_mm.objectives.similarity import cosine_similarity
-from edge_mm.train.losses import Words, token_labels
+from edge_mm.train.alignment_losses import Words, token_labels
 from edge_mm.train.recipe import Recipe
 from edge_mm.words import KINDS
 from edge_mm_runtime.errors import UsageError

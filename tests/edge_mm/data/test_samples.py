@@ -126,3 +126,24 @@ def test_mentions_and_subjects_have_their_cells(
         kinds = batch.kinds[sample][cells].unique()
         assert 0 not in kinds
     assert batch.mentioned.any()
+
+
+def test_what_is_spoken_of_has_its_place(
+    scene_folder: Path, tokenizer, tiny_config: ModelConfig
+) -> None:
+    samples = SceneSamples([scene_folder], tiny_config, tokenizer, 6, 400, seed=1)
+    batch = collate([samples[0], samples[1]])
+    cells = torch.cat([batch.mentioned, batch.subject_cells])
+    owner = torch.cat([batch.mentions, batch.subjects])[:, 0]
+    places = torch.cat([batch.mention_places, batch.subject_places])
+    known = 0
+    for sample, shown, place in zip(owner, cells, places, strict=True):
+        ids = batch.cell_ids[sample][shown].unique()
+        if len(ids) != 1:  # nothing, or several: no one place
+            assert place.isnan().all()
+            continue
+        known += 1
+        torch.testing.assert_close(place[:4], batch.cell_boxes[sample][shown][0, :4])
+        x, y = place[4:6].tolist()
+        assert place[0] - 0.1 < x < place[2] + 0.1 and place[1] < y
+    assert known

@@ -18,6 +18,7 @@ from edge_mm.model.checkpoint import (
 )
 from edge_mm.model.edge_mm import EdgeMM
 from edge_mm.model.efficientnet_lite import EfficientNetLite0
+from edge_mm.model.vision import sine_cosine
 
 
 def test_backbone_is_efficientnet_lite0(repository: Path, tiny_model: EdgeMM) -> None:
@@ -98,3 +99,15 @@ def test_damaged_checkpoints_are_refused(
         config.write_text(config.read_text().replace('"layers": 1', '"layers": 2', 1))
     with pytest.raises(CheckpointError, match=r"a/|a is"):
         load_model(folder)
+
+
+def test_every_token_says_where_it_lies() -> None:
+    places = sine_cosine(10, 64)[0]
+    assert places.shape == (100, 64)
+    distances = torch.cdist(places, places) + 9 * torch.eye(100)
+    assert distances.min() > 0.1  # no two alike
+    x = (torch.arange(100) % 10 + 0.5) / 10
+    y = (torch.arange(100) // 10 + 0.5) / 10
+    wanted = torch.stack([x, y], 1)
+    read, *_ = torch.linalg.lstsq(places, wanted - 0.5)  # a linear layer can read it off
+    assert (places @ read - (wanted - 0.5)).abs().max() < 0.02

@@ -20,7 +20,7 @@ from edge_mm.model.projectors.perceiver import MAX_IMAGES, PerceiverProjector
 from edge_mm.model.projectors.pixel_shuffle import PixelShuffleProjector
 from edge_mm.model.projectors.qformer import QFormerProjector
 from edge_mm.model.vision import VisionTower
-from edge_mm.train.losses import sea_grid
+from edge_mm.train.alignment_losses import sea_grid
 from edge_mm.train.recipe import load_recipe
 from edge_mm_runtime.errors import UsageError
 

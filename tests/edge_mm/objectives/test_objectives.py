@@ -8,7 +8,13 @@ from transformers.models.clip.modeling_clip import image_text_contrastive_loss
 
 from edge_mm.objectives.contrastive import clip_loss
 from edge_mm.objectives.language import language_loss
-from edge_mm.objectives.regions import box_loss, generalised_iou, mention_loss, pointing_loss
+from edge_mm.objectives.regions import (
+    box_loss,
+    generalised_iou,
+    mention_loss,
+    place_loss,
+    pointing_loss,
+)
 from edge_mm.objectives.sea import sea_loss
 
 
@@ -71,6 +77,16 @@ def test_mention_loss_in_float64_with_its_gradient() -> None:
     (ours,) = torch.autograd.grad(loss, scores)
     np.testing.assert_allclose(ours.numpy(), gradient, atol=1e-6)
     assert mention_loss(scores[:0], target[:0]).item() == 0
+
+
+def test_place_loss_leaves_out_what_is_not_known() -> None:
+    places = torch.tensor([[0.0, 1.0, 2.0], [5.0, 5.0, 5.0]], requires_grad=True)
+    target = torch.tensor([[0.5, float("nan"), 3.5], [float("nan")] * 3])
+    loss = place_loss(places, target)
+    assert loss.item() == (0.5 + 1.5) / 2
+    (gradient,) = torch.autograd.grad(loss, places)
+    assert gradient.tolist() == [[-0.5, 0.0, -0.5], [0.0, 0.0, 0.0]]
+    assert place_loss(places, torch.full((2, 3), float("nan"))).item() == 0
 
 
 def test_generalised_iou_by_counting_pixels() -> None:

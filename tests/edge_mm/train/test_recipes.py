@@ -4,26 +4,30 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 import torch
 
 from edge_mm.model.checkpoint import load_model, save_checkpoint
-from edge_mm.model.config import ModelConfig
+from edge_mm.model.config import ModelConfig, own_image
 from edge_mm.model.edge_mm import EdgeMM
 from edge_mm.train.loop import train
 from edge_mm.train.recipe import load_recipe
+from tests.edge_mm.conftest import VOCABULARY
 from tests.edge_mm.train.conftest import log_lines
 
 RECIPES = sorted(path.stem for path in Path("recipes").glob("*.yaml"))
+STEPS = 20
+SIZE, GRID = 80, 5  # pixels and image tokens of a side
 TINY = [
     "model.backbone=null",
     "model.tower=null",
     "model.language_model=null",
-    "model.vision={neck_channels: 16, hidden_size: 32, layers: 1, heads: 2, intermediate_size: 32}",
-    "model.language={hidden_size: 32, intermediate_size: 32, num_hidden_layers: 2, "
-    "num_attention_heads: 2, num_key_value_heads: 1, head_dim: 16}",
+    f"model.vision={{image_size: {SIZE}, token_grid: {GRID}, neck_channels: 16, hidden_size: 32, "
+    "layers: 1, heads: 2, intermediate_size: 32}",
+    f"model.language={{vocab_size: {VOCABULARY}, hidden_size: 32, intermediate_size: 32, "
+    "num_hidden_layers: 2, num_attention_heads: 2, num_key_value_heads: 1, head_dim: 16}",
 ]
-STEPS = 3
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -36,7 +40,8 @@ def test_every_recipe_trains(
              "data.questions=2"]  # fmt: skip
     small += [f"stages.{number}.batch_size=2" for number in range(len(stages))]
     if load_recipe(path, []).model.init:
-        model = EdgeMM(tiny_config)
+        vision = msgspec.structs.replace(tiny_config.vision, image_size=SIZE, token_grid=GRID)
+        model = EdgeMM(msgspec.structs.replace(tiny_config, vision=vision, image=own_image(vision)))
         save_checkpoint(tmp_path / "init", model, model.state_dict(), tokenizer, {})
         small.append(f"model.init={tmp_path / 'init'}")
     else:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 
@@ -23,7 +23,9 @@ from edge_mm.model.edge_mm import EdgeMM
 from edge_mm.model.session import describe
 from edge_mm_export.decoder import build_decoder
 from edge_mm_export.decoder_spec import DecoderSpec, spec_from_llama
-from edge_mm_export.vision import halved
+from edge_mm_export.linear import BlockWeights, Scales
+from edge_mm_export.precision import Precision, find_precision
+from edge_mm_export.vision import stored_vision
 from edge_mm_runtime.bundle import BundleManifest, GraphSet, Provenance, write_manifest
 
 _TOOLS = ("edge-mm", "torch", "transformers", "onnx", "onnxscript", "onnxruntime")
@@ -38,23 +40,35 @@ def write_bundle(
     *,
     target: str,
     precision: str,
+    scales: Scales | None = None,
+    quantised: BlockWeights | None = None,
+    fp32_islands: Collection[str] = (),
 ) -> BundleManifest:
     """Write a complete, unverified bundle of one target to `folder`; returns its manifest.
 
-    `vision` is the traced fp32 graph; every precision below stores its weights as fp16.
+    `vision` is the traced fp32 graph; `scales` and `quantised` are those of `build_decoder`,
+    `fp32_islands` those of `stored_vision`.
     """
     folder.mkdir()
     spec = decoder_spec(model)
+    _, stored = find_precision(target, precision)
     graphs = GraphSet(f"vision.{target}.onnx", f"decoder.{target}.onnx", precision)
-    ir.save(vision if precision == "fp32" else halved(vision), folder / graphs.vision)
-    decoder = build_decoder(spec, EdgeMMWeights(model), target=target, precision=precision)
+    ir.save(stored_vision(vision, stored, fp32_islands), folder / graphs.vision)
+    decoder = build_decoder(
+        spec,
+        EdgeMMWeights(model),
+        target=target,
+        precision=precision,
+        scales=scales,
+        quantised=quantised,
+    )
     ir.save(decoder, folder / graphs.decoder)
     manifest = msgspec.structs.replace(
         describe(model, checkpoint),
         licence=_copy_licence(checkpoint, folder),
         provenance=_provenance(checkpoint),
         graphs={target: graphs},
-        memory_estimate_bytes=_memory(folder, graphs, spec),
+        memory_estimate_bytes=_memory(folder, graphs, spec, stored),
     )
     (folder / "chat_template.jinja").write_text(manifest.prompt.template, encoding="utf-8")
     shutil.copy(checkpoint / "tokenizer.json", folder / "tokenizer.json")
@@ -120,10 +134,14 @@ def _copy_licence(checkpoint: Path, folder: Path) -> str:
     return "Apache-2.0" if "Apache License" in text and "Version 2.0" in text else "see LICENSE"
 
 
-def _memory(folder: Path, graphs: GraphSet, spec: DecoderSpec) -> int:
-    """Peak of a CPU process: runtime, graphs (file and unpacked weights at once), cache."""
+def _memory(folder: Path, graphs: GraphSet, spec: DecoderSpec, precision: Precision) -> int:
+    """Peak of a process: runtime, graphs (file and unpacked weights at once), cache.
+
+    It is measured on ONNX Runtime's CPU provider; `edge-mm build` measures what TensorRT needs.
+    """
     vision = (folder / graphs.vision).stat().st_size
     decoder = (folder / graphs.decoder).stat().st_size
-    cache = 2 * spec.layers * spec.kv_heads * spec.context * spec.head_dim * 4
-    unpacked = 3 * vision if graphs.precision != "fp32" else 2 * vision
-    return _RUNTIME_BYTES + unpacked + 2 * decoder + cache
+    value_bytes = ir.DataType[precision.activations].itemsize
+    cache = 2 * spec.layers * spec.kv_heads * spec.context * spec.head_dim * value_bytes
+    unpacked = 2 * vision if precision.table == precision.activations else 3 * vision
+    return _RUNTIME_BYTES + int(unpacked + 2 * decoder + cache)

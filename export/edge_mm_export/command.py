@@ -6,6 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from edge_mm_export.precision import PRECISIONS
+
 
 def main(argv: list[str]) -> int:
     """Run the export; returns the exit code."""
@@ -21,6 +23,8 @@ def main(argv: list[str]) -> int:
             args.out,
             target=args.target,
             precision=args.precision,
+            calibration=args.calibration_data,
+            fp32_islands=args.fp32_island,
             frames=args.verify_data or shipped_frames(),
             say=lambda line: print(line, file=sys.stderr),
         )
@@ -31,15 +35,35 @@ def main(argv: list[str]) -> int:
 
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="edge-mm export", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="edge-mm export",
+        description=__doc__,
+        epilog="precisions by target, the default first: "
+        + "; ".join(f"{target}: {', '.join(known)}" for target, known in PRECISIONS.items()),
+    )
     parser.add_argument("checkpoint", type=Path, help="checkpoint folder made by `edge-mm train`")
     parser.add_argument("-o", "--out", type=Path, required=True, help="new folder for the bundle")
-    parser.add_argument("--target", default="cpu", help="engine that runs it: cpu (default)")
-    parser.add_argument("--precision", default="int8", help="weights: int8 (default) or fp32")
+    parser.add_argument(
+        "--target", default="cpu", help="engine that runs it: " + ", ".join(PRECISIONS)
+    )
+    parser.add_argument("--precision", help="what it computes in and how weights are stored")
     parser.add_argument(
         "--verify-data",
         type=Path,
         metavar="DIR",
         help="frames to verify on: scenes.json or questions.json (default: examples/frames)",
+    )
+    parser.add_argument(
+        "--calibration-data",
+        type=Path,
+        metavar="DIR",
+        help="frames that w8a8 and fp8 measure activations on, not those to verify on",
+    )
+    parser.add_argument(
+        "--fp32-island",
+        action="append",
+        default=[],
+        metavar="NODE",
+        help="node of the vision graph that stays fp32 in 16-bit graphs; may be repeated",
     )
     return parser.parse_args(argv)

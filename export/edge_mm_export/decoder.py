@@ -3,13 +3,14 @@
 Inputs `input_ids` i64 [1, S] (an id >= vocab_size is row id - vocab_size of `image_embeds`
 f32 [T, D]; with gated blocks no id is, see `fusion.py`) and the target's cache inputs; outputs
 `logits` f32 [1, V], `region_query` f32 [1, K] when the model has a box head, and
-`present.{i}.key|value`. Prefill, append and decode are this one graph. Weights are read one at a
-time, by their transformers names.
+`present.{i}.key|value`. Prefill, append and decode are this one graph. In between everything is
+of the precision's type. Weights are read one at a time, by their transformers names.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,62 +18,82 @@ import onnx_ir as ir
 from onnxscript import GraphBuilder
 
 from edge_mm_export.decoder_spec import DecoderSpec
-from edge_mm_export.errors import ExportError, UnsupportedError
+from edge_mm_export.errors import ExportError
 from edge_mm_export.fusion import Blocks, gated_blocks
-from edge_mm_export.hooks import FloatArray, Hooks, initializer
-from edge_mm_export.hooks_cpu import cpu_hooks
+from edge_mm_export.hooks import FloatArray, Hooks, Linear, cast, constant
+from edge_mm_export.hooks_cpu import contrib_hooks
+from edge_mm_export.hooks_primitive import primitive_hooks
+from edge_mm_export.hooks_tensorrt import tensorrt_hooks
+from edge_mm_export.linear import BlockWeights, Scales, linear_hook
+from edge_mm_export.precision import find_precision
 
 Weights = Mapping[str, npt.NDArray[np.floating]]
 
-PRECISIONS = {"cpu": ("int8", "fp32")}
-"""The precisions that each target's decoder can be built in, the default first."""
 
-_OPSETS = {"": 23, "com.microsoft": 1}
+class _Target(NamedTuple):
+    """How a target's graphs are drawn."""
+
+    hooks: Callable[[GraphBuilder, DecoderSpec, ir.DataType, Linear], Hooks]
+    opsets: dict[str, int]
+    capacity: str | None = None  # name of the cache's open dimension; None: fixed to the context
+
+
+_TARGETS = {
+    "cpu": _Target(contrib_hooks, {"": 23, "com.microsoft": 1}, "capacity"),
+    "cuda": _Target(contrib_hooks, {"": 23, "com.microsoft": 1}, "capacity"),
+    "tensorrt": _Target(tensorrt_hooks, {"": 24}),
+    "tensorrt-10.3": _Target(primitive_hooks, {"": 20}),
+}
 
 
 def build_decoder(
-    spec: DecoderSpec, weights: Weights, *, target: str = "cpu", precision: str = "int8"
+    spec: DecoderSpec,
+    weights: Weights,
+    *,
+    target: str = "cpu",
+    precision: str | None = None,
+    scales: Scales | None = None,
+    quantised: BlockWeights | None = None,
 ) -> ir.Model:
     """Draw the graph of `spec` with the hooks of `target`; save it with `onnx_ir.save`.
 
     `weights` holds a transformers Llama state dict and, with a box head, `region_query.weight`
-    [K, D] and `region_query.bias` [K], with gated blocks `fusion.blocks.{n}.*`. Raises
-    `UnsupportedError` for an unknown target or precision, `ExportError` for a missing or misshapen
-    weight.
+    [K, D] and `region_query.bias` [K], with gated blocks `fusion.blocks.{n}.*`. `scales` and
+    `quantised` are by name of a linear, see `linear.py`. Raises `UnsupportedError` for an unknown
+    target or precision, `ExportError` for a missing or misshapen weight.
     """
-    check_target(target, precision)
+    _, stored = find_precision(target, precision)
+    drawn = _TARGETS[target]
     graph = GraphBuilder(
-        ir.Graph([], [], nodes=[], opset_imports=dict(_OPSETS), name="edge_mm_decoder")
+        ir.Graph([], [], nodes=[], opset_imports=dict(drawn.opsets), name="edge_mm_decoder")
     )
     take = _taker(weights)
     input_ids = graph.input("input_ids", ir.DataType.INT64, [1, "sequence"])
     image_embeds = graph.input("image_embeds", ir.DataType.FLOAT, ["image_rows", spec.image_size])
-    hooks = cpu_hooks(graph, spec, precision)
+    contrib = "com.microsoft" in drawn.opsets
+    linear = linear_hook(graph, stored, contrib=contrib, scales=scales, quantised=quantised)
+    dtype = ir.DataType[stored.activations]
+    hooks = drawn.hooks(graph, spec, dtype, linear)
 
     table = take("model.embed_tokens.weight", spec.vocab_size, spec.hidden_size)
+    rows = constant(graph, table, "embed_tokens.weight", ir.DataType[stored.table])
     picture = None if spec.gated_blocks else image_embeds
-    x = _embed(graph, table, input_ids, picture, spec, half=precision != "fp32")
+    x = cast(graph, _embed(graph, rows, input_ids, picture, spec), dtype)
     blocks = gated_blocks(graph, hooks, spec, take, image_embeds)
     normed, presents = _layers(graph, hooks, spec, take, blocks, x)
 
     head = table if spec.tied_embeddings else take("lm_head.weight", *table.shape)
-    logits = hooks.linear(normed, "lm_head", head)
-    _output(graph, graph.op.Squeeze(logits, [1]), "logits", [1, spec.vocab_size])
+    logits = graph.op.Squeeze(hooks.linear(normed, "lm_head", head), [1])
+    logits = cast(graph, logits, ir.DataType.FLOAT)
+    _output(graph, logits, "logits", ir.DataType.FLOAT, [1, spec.vocab_size])
     if spec.region_size is not None:
-        query = _region_query(graph, take, normed, spec.region_size, spec.hidden_size)
-        _output(graph, query, "region_query", [1, spec.region_size])
+        last = cast(graph, normed, ir.DataType.FLOAT)
+        query = _region_query(graph, take, last, spec.region_size, spec.hidden_size)
+        _output(graph, query, "region_query", ir.DataType.FLOAT, [1, spec.region_size])
+    capacity = drawn.capacity or spec.context
     for name, value in presents.items():
-        _output(graph, value, name, [1, spec.kv_heads, "capacity", spec.head_dim])
+        _output(graph, value, name, dtype, [1, spec.kv_heads, capacity, spec.head_dim])
     return ir.Model(graph.graph, ir_version=10, producer_name="edge_mm_export")
-
-
-def check_target(target: str, precision: str) -> None:
-    """Raise `UnsupportedError` when no decoder of this target and precision can be built."""
-    if target not in PRECISIONS:
-        raise UnsupportedError(f"unknown target {target!r}; known: {', '.join(PRECISIONS)}")
-    if precision not in PRECISIONS[target]:
-        known = ", ".join(PRECISIONS[target])
-        raise UnsupportedError(f"target {target!r} has no precision {precision!r}; it has: {known}")
 
 
 def residual_name(layer: int) -> str:
@@ -97,26 +118,20 @@ def _taker(weights: Weights) -> Take:
 
 def _embed(
     graph: GraphBuilder,
-    table: FloatArray,
+    rows: ir.Value,
     input_ids: ir.Value,
     image_embeds: ir.Value | None,
     spec: DecoderSpec,
-    *,
-    half: bool,
 ) -> ir.Value:
-    """Rows of the token table, or of the picture, if any, where the id is past the vocabulary."""
+    """fp32 rows of the token table, or of the picture, if any, where the id is past the table."""
     op = graph.op
-    stored = initializer(table.astype(np.float16) if half else table, "embed_tokens.weight")
-    rows = graph.initializer(stored)
+    exact = ir.DataType.FLOAT
     if image_embeds is None:
-        alone: ir.Value = op.Gather(rows, input_ids)
-        return op.Cast(alone, to=ir.DataType.FLOAT) if half else alone
+        return cast(graph, op.Gather(rows, input_ids), exact)
     first, zero = op.Constant(value_int=spec.vocab_size), op.Constant(value_int=0)
     is_image = op.GreaterOrEqual(input_ids, first)
-    words = op.Gather(rows, op.Where(is_image, zero, input_ids))
+    words = cast(graph, op.Gather(rows, op.Where(is_image, zero, input_ids)), exact)
     picture = op.Gather(image_embeds, op.Where(is_image, op.Sub(input_ids, first), zero))
-    if half:
-        words = op.Cast(words, to=ir.DataType.FLOAT)
     embedded: ir.Value = op.Where(op.Unsqueeze(is_image, [-1]), picture, words)
     return embedded
 
@@ -135,37 +150,41 @@ def _layers(
     )
     for i in range(spec.layers):
         graph.push_module(f"layers.{i}")
-        at = f"model.layers.{i}"
+        name, at = f"layers.{i}", f"model.layers.{i}"
         qkv = [
             take(f"{at}.self_attn.{part}_proj.weight", rows, width)
             for part, rows in (("q", heads), ("k", kv), ("v", kv))
         ]
-        attended = hooks.attention(hooks.linear(normed, "qkv", np.concatenate(qkv)), i)
+        attended = hooks.attention(hooks.linear(normed, f"{name}.qkv", np.concatenate(qkv)), i)
         presents[f"present.{i}.key"] = attended.present_key
         presents[f"present.{i}.value"] = attended.present_value
         mixed = attended.output
         if i == spec.layers - 1:  # only the last position is asked for: stop carrying the others
             mixed, residual = (op.Gather(v, [-1], axis=1) for v in (mixed, residual))
-        mixed = hooks.linear(mixed, "o", take(f"{at}.self_attn.o_proj.weight", width, heads))
+        mixed = hooks.linear(
+            mixed, f"{name}.o", take(f"{at}.self_attn.o_proj.weight", width, heads)
+        )
         gain = take(f"{at}.post_attention_layernorm.weight", width)
-        normed, residual = hooks.add_norm(mixed, residual, "post_attention_norm", gain)
+        normed, residual = hooks.add_norm(mixed, residual, f"{name}.post_attention_norm", gain)
         gate_up = [take(f"{at}.mlp.{part}_proj.weight", inner, width) for part in ("gate", "up")]
         gate, up = op.Split(
-            hooks.linear(normed, "gate_up", np.concatenate(gate_up)),
+            hooks.linear(normed, f"{name}.gate_up", np.concatenate(gate_up)),
             axis=-1,
             num_outputs=2,
             _outputs=2,
         )
         hidden = op.Mul(op.Mul(gate, op.Sigmoid(gate)), up)
-        down = hooks.linear(hidden, "down", take(f"{at}.mlp.down_proj.weight", width, inner))
+        down = hooks.linear(
+            hidden, f"{name}.down", take(f"{at}.mlp.down_proj.weight", width, inner)
+        )
         following = f"model.layers.{i + 1}.input_layernorm" if i + 1 < spec.layers else "model.norm"
         gain = take(f"{following}.weight", width)
         if i + 1 < spec.layers and i + 1 in spec.gated_blocks:
             after = op.Add(down, residual)
             residual = blocks(after, i + 1)
-            normed = hooks.norm(residual, "next_norm", gain)
+            normed = hooks.norm(residual, f"{name}.next_norm", gain)
         else:
-            normed, residual = hooks.add_norm(down, residual, "next_norm", gain)
+            normed, residual = hooks.add_norm(down, residual, f"{name}.next_norm", gain)
             after = residual
         after.name = residual_name(i)
         graph.pop_module()
@@ -180,13 +199,15 @@ def _region_query(
     weight, bias = take("region_query.weight", size, width), take("region_query.bias", size)
     query: ir.Value = op.Gemm(
         op.Squeeze(normed, [1]),
-        graph.initializer(initializer(weight, "region_query.weight")),
-        graph.initializer(initializer(bias, "region_query.bias")),
+        constant(graph, weight, "region_query.weight"),
+        constant(graph, bias, "region_query.bias"),
         transB=1,
     )
     return query
 
 
-def _output(graph: GraphBuilder, value: ir.Value, name: str, shape: list[int | str]) -> None:
-    value.type, value.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape(shape)
+def _output(
+    graph: GraphBuilder, value: ir.Value, name: str, dtype: ir.DataType, shape: list[int | str]
+) -> None:
+    value.type, value.shape = ir.TensorType(dtype), ir.Shape(shape)
     graph.add_output(value, name)

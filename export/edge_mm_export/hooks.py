@@ -1,20 +1,27 @@
 """The four places where a decoder graph differs by target.
 
 `decoder.py` draws everything else once. A target is a function that declares the cache inputs its
-attention needs on the graph and returns its `Hooks`: see `hooks_cpu.py`. S is the number of
-tokens in a pass; weights arrive as torch stores them.
+attention needs on the graph and returns its `Hooks`: see `hooks_cpu.py`, `hooks_tensorrt.py` and
+`hooks_primitive.py`; its `linear` is one of `linear.py`. S is the number of tokens in a pass;
+weights arrive as torch stores them; names are whole, e.g. "layers.0.qkv".
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
+from onnxscript import GraphBuilder
+
+from edge_mm_export.decoder_spec import DecoderSpec
+from edge_mm_export.errors import ExportError
 
 FloatArray = npt.NDArray[np.float32]
+Linear = Callable[[ir.Value, str, FloatArray], ir.Value]
 
 
 @dataclass(frozen=True)
@@ -28,9 +35,10 @@ class Attended:
 
 @dataclass(frozen=True)
 class Hooks:
-    """One target's way to draw the four operations."""
+    """One target's way to draw the four operations; all values are of `dtype`."""
 
-    linear: Callable[[ir.Value, str, FloatArray], ir.Value]
+    dtype: ir.DataType
+    linear: Linear
     """(x [1, S, K], name, weight [N, K]) -> [1, S, N]"""
     norm: Callable[[ir.Value, str, FloatArray], ir.Value]
     """(x [1, S, D], name, weight [D]) -> RMS norm of x"""
@@ -40,6 +48,88 @@ class Hooks:
     """(packed queries, keys, values [1, S, qkv_size]; layer) -> `Attended`, RoPE included"""
 
 
-def initializer(values: npt.NDArray[np.generic], name: str) -> ir.TensorProtocol:
-    """A named constant for `GraphBuilder.initializer`, which puts the module's path before it."""
-    return ir.tensor(np.ascontiguousarray(values), name=name)
+def constant(
+    graph: GraphBuilder, values: npt.NDArray[Any], name: str, dtype: ir.DataType | None = None
+) -> ir.Value:
+    """Store values under a name, as they are or rounded to `dtype`; ExportError for overflow."""
+    if dtype is not None:
+        exact = values
+        with np.errstate(over="ignore"):
+            values = exact.astype(dtype.numpy())
+        if not np.isfinite(values.astype(np.float32)).all():
+            largest = np.abs(exact).max()
+            raise ExportError(f"{name} holds {largest:g}, which {dtype.name} cannot: try bf16")
+    stored = ir.tensor(np.ascontiguousarray(values), name=name)
+    return graph.initializer(stored, qualify=False)
+
+
+def cast(graph: GraphBuilder, value: ir.Value, dtype: ir.DataType) -> ir.Value:
+    """`value` as `dtype`, by a node if it is of another type."""
+    cast_value: ir.Value = value if value.dtype == dtype else graph.op.Cast(value, to=dtype)
+    return cast_value
+
+
+def cache_inputs(
+    graph: GraphBuilder, spec: DecoderSpec, dtype: ir.DataType, capacity: int | str
+) -> list[tuple[ir.Value, ir.Value]]:
+    """Declare `past_key_values.{i}.key|value` [1, kv_heads, capacity, head_dim]: pairs by layer."""
+    shape: list[int | str | None] = [1, spec.kv_heads, capacity, spec.head_dim]
+
+    def past(layer: int, part: str) -> ir.Value:
+        return graph.input(f"past_key_values.{layer}.{part}", dtype, shape)
+
+    return [(past(i, "key"), past(i, "value")) for i in range(spec.layers)]
+
+
+def rope_tables(
+    graph: GraphBuilder, spec: DecoderSpec, dtype: ir.DataType
+) -> tuple[ir.Value, ir.Value]:
+    """Cosines and sines [context, head_dim/2] of the rotary embedding (arXiv:2104.09864)."""
+    frequencies = spec.rope_theta ** -(np.arange(0, spec.head_dim, 2) / spec.head_dim)
+    angles = np.outer(np.arange(spec.context), frequencies)
+    return (
+        constant(graph, np.cos(angles), "rope.cosines", dtype),
+        constant(graph, np.sin(angles), "rope.sines", dtype),
+    )
+
+
+Visible = Callable[[], ir.Value]
+"""Draws bool [S, context]: which places of the cache each of the S new tokens may see."""
+
+
+def position_input(graph: GraphBuilder, spec: DecoderSpec) -> tuple[ir.Value, Visible]:
+    """Declare `position_ids` i64 [1, S], where new tokens stand in a cache of fixed capacity."""
+    position_ids = graph.input("position_ids", ir.DataType.INT64, [1, "sequence"])
+    every = constant(graph, np.arange(spec.context), "cache.places")
+
+    def visible() -> ir.Value:
+        rows = graph.op.Reshape(position_ids, [-1, 1])
+        seen: ir.Value = graph.op.LessOrEqual(every, rows)
+        return seen
+
+    return position_ids, visible
+
+
+def split_heads(
+    graph: GraphBuilder, spec: DecoderSpec, qkv: ir.Value
+) -> tuple[ir.Value, ir.Value, ir.Value]:
+    """Packed [1, S, qkv_size] -> queries [1, heads, S, head_dim], keys and values by kv head."""
+    op = graph.op
+    heads = (spec.heads, spec.kv_heads, spec.kv_heads)
+    parts = op.Split(qkv, [count * spec.head_dim for count in heads], axis=-1, _outputs=3)
+
+    def by_head(part: ir.Value, count: int) -> ir.Value:
+        split = op.Reshape(part, [1, -1, count, spec.head_dim])
+        ordered: ir.Value = op.Transpose(split, perm=[0, 2, 1, 3])
+        return ordered
+
+    query, key, value = (by_head(part, count) for part, count in zip(parts, heads, strict=True))
+    return query, key, value
+
+
+def join_heads(graph: GraphBuilder, spec: DecoderSpec, mixed: ir.Value) -> ir.Value:
+    """[1, heads, S, head_dim] -> [1, S, heads * head_dim]."""
+    op = graph.op
+    rows = op.Transpose(mixed, perm=[0, 2, 1, 3])
+    joined: ir.Value = op.Reshape(rows, [1, -1, spec.heads * spec.head_dim])
+    return joined

@@ -1,74 +1,56 @@
-"""The `cpu` target: ONNX Runtime's contrib kernels for a decoder (com.microsoft).
+"""The `cpu` and `cuda` targets: ONNX Runtime's contrib kernels for a decoder (com.microsoft).
 
 Attention is GroupQueryAttention: it rotates, appends to the cache and attends in one kernel, and
-writes the cache in place when past and present are bound to one buffer. Weights are plain
-matrices (fp32) or MatMulNBits in 8 bits (int8).
+writes the cache in place when past and present are bound to one buffer. `cuda` computes in fp16;
+its graphs run on the CPU provider too, which has all of these kernels in fp16.
 """
 
 from __future__ import annotations
 
-import numpy as np
 import onnx_ir as ir
 from onnxscript import GraphBuilder
 
 from edge_mm_export.decoder_spec import DecoderSpec
-from edge_mm_export.hooks import Attended, FloatArray, Hooks, initializer
-from edge_mm_export.quantise import BLOCK, quantise_blocks
+from edge_mm_export.hooks import (
+    Attended,
+    FloatArray,
+    Hooks,
+    Linear,
+    cache_inputs,
+    constant,
+    rope_tables,
+)
 
-_INT8_ACTIVATIONS = 4  # MatMulNBits accuracy_level: multiply in int8, sum in fp32
 
+def contrib_hooks(
+    graph: GraphBuilder, spec: DecoderSpec, dtype: ir.DataType, linear: Linear
+) -> Hooks:
+    """Declare the cache inputs on `graph` and return its hooks.
 
-def cpu_hooks(graph: GraphBuilder, spec: DecoderSpec, precision: str) -> Hooks:
-    """Declare the cache inputs on `graph` and return its hooks; precision is "fp32" or "int8".
-
-    Inputs: `past_key_values.{i}.key|value` f32 [1, kv_heads, capacity, head_dim], `seqlens_k`
+    Inputs: `past_key_values.{i}.key|value` [1, kv_heads, capacity, head_dim], `seqlens_k`
     i32 [1] (tokens in the cache after this pass, minus one), `total_sequence_length` i32 [1].
     """
     op = graph.op
     contrib = graph.opset("com.microsoft", 1)
-    cache_shape: list[int | str | None] = [1, spec.kv_heads, "capacity", spec.head_dim]
-    past = [
-        [
-            graph.input(f"past_key_values.{i}.{part}", ir.DataType.FLOAT, cache_shape)
-            for part in ("key", "value")
-        ]
-        for i in range(spec.layers)
-    ]
+    past = cache_inputs(graph, spec, dtype, "capacity")
     seqlens_k = graph.input("seqlens_k", ir.DataType.INT32, [1])
     total_length = graph.input("total_sequence_length", ir.DataType.INT32, [1])
-    cosines, sines = (graph.initializer(t) for t in _rope_tables(spec))
-
-    def linear_fp32(x: ir.Value, name: str, weight: FloatArray) -> ir.Value:
-        product: ir.Value = op.MatMul(x, graph.initializer(initializer(weight.T, f"{name}.weight")))
-        return product
-
-    def linear_int8(x: ir.Value, name: str, weight: FloatArray) -> ir.Value:
-        rows, columns = weight.shape
-        packed = quantise_blocks(weight)
-        product: ir.Value = contrib.MatMulNBits(
-            x,
-            graph.initializer(initializer(packed.values, f"{name}.weight_int8")),
-            graph.initializer(initializer(packed.scales, f"{name}.scales")),
-            N=rows,
-            K=columns,
-            bits=8,
-            block_size=BLOCK,
-            accuracy_level=_INT8_ACTIVATIONS,
-        )
-        return product
+    cosines, sines = rope_tables(graph, spec, dtype)
 
     def norm(x: ir.Value, name: str, weight: FloatArray) -> ir.Value:
-        gain = graph.initializer(initializer(weight, f"{name}.weight"))
+        gain = constant(graph, weight, f"{name}.weight", dtype)
         normed: ir.Value = op.RMSNormalization(x, gain, axis=-1, epsilon=spec.norm_eps)
         return normed
 
     def add_norm(
         x: ir.Value, residual: ir.Value, name: str, weight: FloatArray
     ) -> tuple[ir.Value, ir.Value]:
-        gain = graph.initializer(initializer(weight, f"{name}.weight"))
+        gain = constant(graph, weight, f"{name}.weight", dtype)
         normed, _, _, total = contrib.SkipSimplifiedLayerNormalization(
             x, residual, gain, epsilon=spec.norm_eps, _outputs=4
         )
+        for value in (normed, total):  # a contrib kernel has no schema that would tell
+            value.type = ir.TensorType(dtype)
         return normed, total
 
     def attention(qkv: ir.Value, layer: int) -> Attended:
@@ -86,17 +68,7 @@ def cpu_hooks(graph: GraphBuilder, spec: DecoderSpec, precision: str) -> Hooks:
             do_rotary=1,
             _outputs=3,
         )
+        output.type = ir.TensorType(dtype)
         return Attended(output, key, value)
 
-    linear = {"fp32": linear_fp32, "int8": linear_int8}[precision]
-    return Hooks(linear, norm, add_norm, attention)
-
-
-def _rope_tables(spec: DecoderSpec) -> tuple[ir.TensorProtocol, ir.TensorProtocol]:
-    """Cosines and sines [context, head_dim/2] of the rotary embedding (arXiv:2104.09864)."""
-    frequencies = spec.rope_theta ** -(np.arange(0, spec.head_dim, 2) / spec.head_dim)
-    angles = np.outer(np.arange(spec.context), frequencies)
-    return (
-        initializer(np.cos(angles).astype(np.float32), "rope.cosines"),
-        initializer(np.sin(angles).astype(np.float32), "rope.sines"),
-    )
+    return Hooks(dtype, linear, norm, add_norm, attention)

@@ -1,60 +1,101 @@
-"""Round-to-nearest 8-bit weights, in the two layouts that the `cpu` target stores.
+"""Round-to-nearest weights, in the layouts that the targets store.
 
-Blocks follow ONNX Runtime's `com.microsoft::MatMulNBits`: a weight [N, K] becomes uint8
-[N, ceil(K/block), block] with one float scale a block and the implied zero point 128.
-Channels follow ONNX `DequantizeLinear`: int8 with one scale an output channel, zero point 0.
+A weight [N, K] is quantised symmetrically, zero point 0, either in blocks of 32 of its K inputs
+(int8, int4) or with one scale for each of its N output channels (int8, float8). Scales are
+rounded up to the type that they are stored in before the weight is divided by them.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
 BLOCK = 32
-ZERO_POINT = 128  # what MatMulNBits assumes for 8 bits when no zero points are given
-_LARGEST = 127
+FP8_LARGEST = 448.0  # of float8 e4m3 without infinities
+INT8_LARGEST = 127
 
 FloatArray = npt.NDArray[np.float32]
+FLOAT32: np.dtype[Any] = np.dtype(np.float32)
 
 
 @dataclass(frozen=True)
 class BlockWeight:
-    """A weight [N, K] quantised in blocks along K."""
+    """A weight [N, K] quantised in blocks along K, in 8 or 4 bits."""
 
-    values: npt.NDArray[np.uint8]  # [N, blocks, BLOCK]
-    scales: FloatArray  # [N, blocks]
+    values: npt.NDArray[np.int8]  # [N, blocks, BLOCK]
+    scales: FloatArray  # [N, blocks], all positive
     columns: int  # K, before the last block was padded
+    bits: int
 
     def dequantise(self) -> FloatArray:
         """The float weight [N, K] that the kernel multiplies by, up to its activation rounding."""
-        centred = self.values.astype(np.float32) - ZERO_POINT
-        full = (centred * self.scales[..., None]).reshape(len(self.values), -1)
-        return full[:, : self.columns]
+        full = (self.values * self.scales[..., None]).reshape(len(self.values), -1)
+        return full[:, : self.columns].astype(np.float32)
+
+    def packed(self) -> npt.NDArray[np.uint8]:
+        """As `com.microsoft::MatMulNBits` stores it: uint8 [N, blocks, BLOCK * bits / 8].
+
+        The zero point that it assumes, half of the range, is added; of two 4-bit values that
+        share a byte the first one lies in the low half.
+        """
+        shifted = (self.values.astype(np.int16) + (1 << self.bits - 1)).astype(np.uint8)
+        if self.bits == 8:
+            return shifted
+        pairs: npt.NDArray[np.uint8] = shifted[..., 0::2] | (shifted[..., 1::2] << np.uint8(4))
+        return pairs
+
+    def transposed(self) -> tuple[npt.NDArray[Any], FloatArray]:
+        """As `DequantizeLinear` takes it on axis 0: (values [K, N], scales [blocks, N])."""
+        values = self.values.reshape(len(self.values), -1)[:, : self.columns].T
+        return values.astype(ml_dtypes.int4 if self.bits == 4 else np.int8), self.scales.T
 
 
-def quantise_blocks(weight: npt.NDArray[np.floating]) -> BlockWeight:
-    """Quantise [N, K] symmetrically in blocks of 32 columns; K is padded with zeros."""
+def quantise_blocks(
+    weight: npt.NDArray[np.floating], bits: int = 8, scale_type: np.dtype[Any] = FLOAT32
+) -> BlockWeight:
+    """Quantise [N, K] in blocks of 32 columns; K is padded with zeros."""
     rows, columns = weight.shape
     padding = -columns % BLOCK
     padded = np.pad(np.asarray(weight, np.float32), ((0, 0), (0, padding)))
     blocks = padded.reshape(rows, -1, BLOCK)
-    scales = _scales(np.abs(blocks).max(axis=2))
-    values = np.rint(blocks / scales[..., None]) + ZERO_POINT
-    return BlockWeight(values.astype(np.uint8), scales, columns)
+    scales = _scales(np.abs(blocks).max(axis=2), (1 << bits - 1) - 1, scale_type)
+    return BlockWeight(np.rint(blocks / scales[..., None]).astype(np.int8), scales, columns, bits)
 
 
 def quantise_channels(
-    weight: npt.NDArray[np.floating], axis: int
+    weight: npt.NDArray[np.floating], axis: int, scale_type: np.dtype[Any] = FLOAT32
 ) -> tuple[npt.NDArray[np.int8], FloatArray]:
-    """Quantise symmetrically with one scale for each index of `axis`: (int8 values, scales)."""
+    """Quantise to int8 with one scale for each index of `axis`: (int8 values, scales)."""
+    divided, scales = _by_channel(weight, axis, INT8_LARGEST, scale_type)
+    return np.rint(divided).astype(np.int8), scales
+
+
+def quantise_fp8(
+    weight: npt.NDArray[np.floating], axis: int, scale_type: np.dtype[Any] = FLOAT32
+) -> tuple[npt.NDArray[Any], FloatArray]:
+    """Quantise to float8 e4m3 with one scale for each index of `axis`: (values, scales)."""
+    divided, scales = _by_channel(weight, axis, FP8_LARGEST, scale_type)
+    return divided.astype(ml_dtypes.float8_e4m3fn), scales
+
+
+def _by_channel(
+    weight: npt.NDArray[np.floating], axis: int, limit: float, scale_type: np.dtype[Any]
+) -> tuple[FloatArray, FloatArray]:
+    """(weight divided by its scales, so that it is within +-limit; scales)."""
     exact = np.asarray(weight, np.float32)
     others = tuple(i for i in range(exact.ndim) if i != axis)
-    scales = _scales(np.abs(exact).max(axis=others))
+    scales = _scales(np.abs(exact).max(axis=others), limit, scale_type)
     shape = [-1 if i == axis else 1 for i in range(exact.ndim)]
-    return np.rint(exact / scales.reshape(shape)).astype(np.int8), scales
+    return exact / scales.reshape(shape), scales
 
 
-def _scales(largest: FloatArray) -> FloatArray:
-    return np.where(largest == 0, 1.0, largest / _LARGEST).astype(np.float32)
+def _scales(largest: FloatArray, limit: float, stored: np.dtype[Any]) -> FloatArray:
+    """Scales that `stored` can hold, such that `largest` is within +-limit of them."""
+    exact = np.where(largest == 0, 1.0, largest / limit).astype(np.float32)
+    rounded = exact.astype(stored)
+    up = np.nextafter(rounded, np.array(np.inf, stored))
+    return np.where(rounded < exact, up, rounded).astype(np.float32)

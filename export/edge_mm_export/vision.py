@@ -11,7 +11,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import numpy as np
 import onnx_ir as ir
@@ -19,8 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from edge_mm.model.edge_mm import VISION_OUTPUTS
+from edge_mm_export.cast import lowered
+from edge_mm_export.precision import Precision
 
-_OPSET = 23
+_OPSETS = {"tensorrt-10.3": 20}  # from 23 on attention is one operator, which that parser lacks
+_LATEST = 23
 _SMALL = 1024  # constants of fewer elements are not worth a Cast
 _LARGEST_HALF = 65504.0
 
@@ -37,8 +40,10 @@ class _EmbedsOnly(nn.Module):
         return embeds
 
 
-def trace_vision(vision: nn.Module, *, width: int, height: int, box_head: bool) -> ir.Model:
-    """The fp32 graph of `model.vision_graph()` at one input size; save it with `onnx_ir.save`."""
+def trace_vision(
+    vision: nn.Module, *, width: int, height: int, box_head: bool, target: str = "cpu"
+) -> ir.Model:
+    """The fp32 graph of `model.vision_graph()` at one input size, in operators of a target."""
     traced = (vision if box_head else _EmbedsOnly(vision)).eval()
     example = torch.zeros(1, 3, height, width)
     with _quiet():
@@ -46,13 +51,27 @@ def trace_vision(vision: nn.Module, *, width: int, height: int, box_head: bool) 
             traced,
             (example,),
             dynamo=True,
-            opset_version=_OPSET,
+            opset_version=_OPSETS.get(target, _LATEST),
             input_names=["pixel_values"],
             output_names=list(VISION_OUTPUTS if box_head else VISION_OUTPUTS[:1]),
             verbose=False,
         )
     assert program is not None  # only a call with a path of its own returns None
     return program.model
+
+
+def stored_vision(
+    traced: ir.Model, precision: Precision, fp32_islands: Collection[str] = ()
+) -> ir.Model:
+    """The vision graph beside a decoder of a precision; fp32 between its border, see `lowered`.
+
+    Its weights are floats in every precision: an int8 tower (Q/DQ around convolutions, by measured
+    scales) would be one more case here.
+    """
+    dtype = ir.DataType[precision.activations]
+    if dtype != ir.DataType.FLOAT:
+        return lowered(traced, dtype, fp32_islands)
+    return traced if precision.weights == "float" else halved(traced)
 
 
 def halved(model: ir.Model) -> ir.Model:

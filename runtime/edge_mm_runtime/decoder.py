@@ -8,7 +8,7 @@ what is new: a second question about the same frame costs its own words.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +17,35 @@ import numpy.typing as npt
 
 from edge_mm_runtime.bundle import DecoderGeometry
 from edge_mm_runtime.errors import BundleError
-from edge_mm_runtime.runner import OnnxRunner, Runner
+from edge_mm_runtime.runner import Arrays, OnnxRunner, Runner
+
+
+def _lengths(start: int, count: int) -> Arrays:
+    """GroupQueryAttention: how many ids the cache holds after this pass."""
+    total = start + count
+    return {
+        "seqlens_k": np.array([total - 1], np.int32),
+        "total_sequence_length": np.array([total], np.int32),
+    }
+
+
+def _places(start: int, count: int) -> Arrays:
+    """Standard operators: the place of each new id; the graph makes its mask of them."""
+    return {"position_ids": np.arange(start, start + count, dtype=np.int64)[None]}
+
+
+def _places_and_first(start: int, count: int) -> Arrays:
+    """TensorScatter is told the first place apart."""
+    return _places(start, count) | {"write_indices": np.array([start], np.int64)}
+
+
+_PLACES: dict[str, Callable[[int, int], Arrays]] = {
+    "cpu": _lengths,
+    "cuda": _lengths,
+    "tensorrt": _places_and_first,
+    "tensorrt-10.3": _places,
+}
+"""How the graphs of each target are told which places of the cache `count` new ids take."""
 
 
 class Position(NamedTuple):
@@ -28,11 +56,12 @@ class Position(NamedTuple):
 
 
 class Decoder:
-    """A runner of a decoder graph, and what its cache holds."""
+    """A runner of a target's decoder graph, and what its cache holds."""
 
-    def __init__(self, runner: Runner, geometry: DecoderGeometry) -> None:
+    def __init__(self, runner: Runner, geometry: DecoderGeometry, target: str = "cpu") -> None:
         self.geometry = geometry
         self._runner = runner
+        self._target = target
         self._ids: list[int] = []
         self._image_embeds = np.zeros((0, geometry.hidden_size), np.float32)
 
@@ -64,22 +93,34 @@ class Decoder:
         """Append ids in one pass. The caller keeps to `room`."""
         if not 0 < len(ids) <= self.room:
             raise ValueError(f"cannot append {len(ids)} ids where {self.room} fit")
-        total = len(self._ids) + len(ids)
         outputs = self._runner.run(
-            {
-                "input_ids": np.array([ids], np.int64),
-                "image_embeds": self._image_embeds,
-                "seqlens_k": np.array([total - 1], np.int32),
-                "total_sequence_length": np.array([total], np.int32),
-            }
+            decoder_inputs(self._target, len(self._ids), ids, self._image_embeds)
         )
         self._ids += ids
         query = outputs.get("region_query")
         return Position(outputs["logits"][0], None if query is None else query[0])
 
 
-def open_decoder(path: Path, geometry: DecoderGeometry, threads: int | None) -> OnnxRunner:
-    """The decoder graph of target cpu with one shared buffer for each cache tensor."""
+def decoder_inputs(
+    target: str, start: int, ids: Sequence[int], image_embeds: npt.NDArray[np.float32]
+) -> Arrays:
+    """The inputs of a pass that appends `ids` to the `start` that the cache of a graph holds."""
+    return {
+        "input_ids": np.array([ids], np.int64),
+        "image_embeds": image_embeds,
+        **_PLACES[target](start, len(ids)),
+    }
+
+
+def open_decoder(
+    path: Path, geometry: DecoderGeometry, threads: int | None, target: str = "cpu"
+) -> OnnxRunner:
+    """A target's decoder graph on ONNX Runtime, one shared buffer for each cache tensor.
+
+    For targets other than cpu this is how their numbers are checked, not how they are run.
+    """
+    if target not in _PLACES:
+        raise BundleError(f"{path}: unknown target {target!r}, known: {', '.join(_PLACES)}")
     shape = (1, geometry.kv_heads, geometry.context, geometry.head_dim)
     runner = OnnxRunner(
         path,
@@ -90,7 +131,7 @@ def open_decoder(path: Path, geometry: DecoderGeometry, threads: int | None) -> 
             for part in ("key", "value")
         },
     )
-    expected = {"input_ids", "image_embeds", "seqlens_k", "total_sequence_length"}
+    expected = decoder_inputs(target, 0, [0], np.zeros((0, 0), np.float32)).keys()
     if runner.inputs.keys() != expected or "logits" not in runner.outputs:
         raise BundleError(
             f"{path} takes {sorted(runner.inputs)} and gives {sorted(runner.outputs)}, "

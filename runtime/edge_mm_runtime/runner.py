@@ -27,6 +27,7 @@ _DTYPES: dict[str, type[np.generic]] = {
     "tensor(int64)": np.int64,
     "tensor(int32)": np.int32,
 }
+_BFLOAT16 = 16  # onnx.TensorProto.BFLOAT16: numpy has no such type
 
 
 class TensorSpec(NamedTuple):
@@ -86,18 +87,21 @@ class OnnxRunner:
         self._session: Any = session
         self._binding: Any = session.io_binding()
         self._state: list[Any] = []  # keeps the buffers alive
-        every_input = {node.name: _spec(node) for node in session.get_inputs()}
-        every_output = {node.name: _spec(node) for node in session.get_outputs()}
+        self._memory: list[Array] = []  # and what is behind those that do not own theirs
+        every_input = {node.name: node for node in session.get_inputs()}
+        every_output = {node.name: node for node in session.get_outputs()}
         for name, (updated, shape) in (state or {}).items():
             if name not in every_input or updated not in every_output:
                 raise BundleError(f"{path} has no state {name} -> {updated}: export it again")
-            buffer = ort.OrtValue.ortvalue_from_numpy(np.zeros(shape, every_input[name].dtype))
+            buffer = self._zeros(ort, every_input[name], shape)
             self._binding.bind_ortvalue_input(name, buffer)
             self._binding.bind_ortvalue_output(updated, buffer)
             self._state.append(buffer)
         updated_names = {updated for updated, _ in (state or {}).values()}
-        self.inputs = {k: v for k, v in every_input.items() if k not in (state or {})}
-        self.outputs = {k: v for k, v in every_output.items() if k not in updated_names}
+        self.inputs = {k: _spec(v) for k, v in every_input.items() if k not in (state or {})}
+        self.outputs = {k: _spec(v) for k, v in every_output.items() if k not in updated_names}
+        # Bound once a run: what a run leaves bound has that run's shape.
+        self._open = [name for name, spec in self.outputs.items() if None in spec.shape]
         for name in self.outputs:
             self._binding.bind_output(name, "cpu")
 
@@ -106,6 +110,8 @@ class OnnxRunner:
         self._check(inputs)
         for name, array in inputs.items():
             self._binding.bind_cpu_input(name, np.ascontiguousarray(array))
+        for name in self._open:
+            self._binding.bind_output(name, "cpu")
         self._session.run_with_iobinding(self._binding)
         # Values come in bind order, so those of the state come first.
         values = self._binding.get_outputs()[len(self._state) :]
@@ -116,13 +122,20 @@ class OnnxRunner:
     def close(self) -> None:
         """Give the engine's memory back."""
         self._binding = self._session = None
-        self._state = []
+        self._state, self._memory = [], []
 
     def __enter__(self) -> OnnxRunner:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _zeros(self, ort: Any, node: Any, shape: tuple[int, ...]) -> Any:
+        """A buffer of a graph input's type."""
+        if node.type != "tensor(bfloat16)":
+            return ort.OrtValue.ortvalue_from_numpy(np.zeros(shape, _spec(node).dtype))
+        self._memory.append(np.zeros(shape, np.uint16))
+        return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(self._memory[-1], _BFLOAT16)
 
     def _check(self, inputs: Mapping[str, Array]) -> None:
         if self._session is None:

@@ -9,7 +9,6 @@ from typing import Any
 import cv2
 import numpy as np
 import onnx_ir as ir
-import onnxruntime
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -27,6 +26,8 @@ from edge_mm.model.edge_mm import EdgeMM
 from edge_mm_export.decoder import build_decoder
 from edge_mm_export.decoder_spec import DecoderSpec, spec_from_llama
 from edge_mm_export.vision import trace_vision
+from edge_mm_runtime.bundle import DecoderGeometry
+from edge_mm_runtime.decoder import decoder_inputs, open_decoder
 from edge_mm_runtime.grounding import SPECIAL_TOKENS, location_tokens
 from edge_mm_runtime.image import ImageTransform
 
@@ -80,42 +81,27 @@ class TinyDecoder:
 class SteppedDecoder:
     """An ONNX decoder with its shared cache, fed a few ids at a time."""
 
-    def __init__(self, path: Path, spec: DecoderSpec, image_embeds: np.ndarray) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        self.session = onnxruntime.InferenceSession(
-            path, options, providers=["CPUExecutionProvider"]
+    def __init__(
+        self, path: Path, spec: DecoderSpec, image_embeds: np.ndarray, target: str = "cpu"
+    ) -> None:
+        geometry = DecoderGeometry(
+            spec.layers,
+            spec.kv_heads,
+            spec.head_dim,
+            spec.context,
+            spec.vocab_size,
+            spec.hidden_size,
         )
+        self.runner = open_decoder(path, geometry, 1, target)
         self.image_embeds = image_embeds
-        shape = (1, spec.kv_heads, spec.context, spec.head_dim)
-        self.cache = {
-            f"{i}.{part}": onnxruntime.OrtValue.ortvalue_from_numpy(np.zeros(shape, np.float32))
-            for i in range(spec.layers)
-            for part in ("key", "value")
-        }
+        self.target = target
         self.length = 0
 
     def feed(self, ids: list[int]) -> tuple[np.ndarray, np.ndarray]:
         """Append `ids`: (logits [V], region query [K]) at the last of them."""
+        outputs = self.runner.run(decoder_inputs(self.target, self.length, ids, self.image_embeds))
         self.length += len(ids)
-        binding = self.session.io_binding()
-        inputs: dict[str, Any] = {
-            "input_ids": np.array([ids], np.int64),
-            "image_embeds": self.image_embeds,
-            "seqlens_k": np.array([self.length - 1], np.int32),
-            "total_sequence_length": np.array([self.length], np.int32),
-        }
-        for name, value in inputs.items():
-            binding.bind_cpu_input(name, value)
-        for name, value in self.cache.items():
-            binding.bind_ortvalue_input(f"past_key_values.{name}", value)
-        binding.bind_output("logits")
-        binding.bind_output("region_query")
-        for name, value in self.cache.items():
-            binding.bind_ortvalue_output(f"present.{name}", value)
-        self.session.run_with_iobinding(binding)
-        logits, query = (value.numpy().copy() for value in binding.get_outputs()[:2])
-        return logits[0], query[0]
+        return outputs["logits"][0], outputs["region_query"][0]
 
 
 @pytest.fixture(params=[True, False], ids=["tied", "untied"], scope="session")
@@ -125,14 +111,20 @@ def tiny(request: pytest.FixtureRequest) -> TinyDecoder:
 
 @pytest.fixture(scope="session")
 def stepped(tiny: TinyDecoder, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """`stepped(precision)`: a fresh `SteppedDecoder` of the tiny model, built once a precision."""
+    """`stepped(precision, target)`: a fresh `SteppedDecoder` of the tiny model, built once each.
+
+    Further options are `build_decoder`'s, and part of what is built once by their names.
+    """
     folder = tmp_path_factory.mktemp("decoders")
 
-    def make(precision: str) -> SteppedDecoder:
-        path = folder / f"{precision}.onnx"
+    def make(precision: str, target: str = "cpu", **options: Any) -> SteppedDecoder:
+        path = folder / f"{target}-{precision}{'-'.join(options)}.onnx"
         if not path.exists():
-            ir.save(build_decoder(tiny.spec, tiny.weights(), precision=precision), path)
-        return SteppedDecoder(path, tiny.spec, tiny.image_embeds.numpy())
+            model = build_decoder(
+                tiny.spec, tiny.weights(), target=target, precision=precision, **options
+            )
+            ir.save(model, path)
+        return SteppedDecoder(path, tiny.spec, tiny.image_embeds.numpy(), target)
 
     return make
 
@@ -175,6 +167,7 @@ def tiny_edge_mm(box_source: str) -> EdgeMM:
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.3)
             module.running_var.uniform_(0.5, 2)
+    torch.manual_seed(2)  # whatever was drawn before: this one answers with places, and briefly
     for parameter in model.lm.parameters():
         if parameter.ndim == 2:
             torch.nn.init.normal_(parameter, std=0.1)

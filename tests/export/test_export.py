@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 
@@ -88,6 +89,81 @@ def test_fp32_to_an_empty_folder_by_the_command(
     assert [step["step"] for step in load_bundle(out).manifest.verification["steps"]] == ["fp32"]
 
 
+STEPS = {
+    ("cpu", "int4"): ["fp32", "int4"],
+    ("cuda", None): ["fp32", "cuda fp16"],
+    ("tensorrt", "int8"): ["fp32", "tensorrt fp16", "tensorrt int8"],
+    ("tensorrt", "bf16"): ["fp32", "tensorrt bf16"],
+    ("tensorrt", "w8a8"): ["fp32", "tensorrt fp16", "tensorrt w8a8"],
+    ("tensorrt-10.3", "fp16"): ["fp32", "tensorrt-10.3 fp16"],
+}
+LOWEST = {"int4": 0.8, "int8": 0.99, "w8a8": 0.97, "bf16": 0.999, None: 0.9999, "fp16": 0.9999}
+
+
+@pytest.mark.parametrize(("target", "precision"), STEPS)
+@pytest.mark.usefixtures("quick")
+def test_every_target_passes_its_gate(
+    checkpoint: Path, frames: Path, tmp_path: Path, target: str, precision: str | None
+) -> None:
+    gate = Gate(logits_cosine=LOWEST[precision], same_answers=0, mean_iou=0, within_half_bin=0)
+    out = export_checkpoint(
+        checkpoint,
+        tmp_path / "out",
+        frames=frames,
+        target=target,
+        precision=precision,
+        calibration=frames if precision == "w8a8" else None,
+        gate=gate,
+    )
+    manifest = load_bundle(out).manifest
+    steps = manifest.verification["steps"]
+    assert [step["step"] for step in steps] == STEPS[target, precision]
+    assert all(step["logits_cosine"] < 1 for step in steps[1:])
+    (graphs,) = manifest.graphs.values()
+    assert list(manifest.graphs) == [target]
+    assert graphs.precision == (precision or "fp16")
+    for path in (graphs.vision, graphs.decoder):
+        onnx.checker.check_model(str(out / path))
+    vision = ir.load(out / graphs.vision).graph
+    borders = {value.dtype for value in (*vision.inputs, *vision.outputs)}
+    assert borders == {ir.DataType.FLOAT}
+    inside = {value.dtype for node in vision for value in node.outputs if node.op_type == "Conv"}
+    half = ir.DataType.BFLOAT16 if precision == "bf16" else ir.DataType.FLOAT16
+    assert inside == {ir.DataType.FLOAT if target == "cpu" else half}
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_node_of_the_vision_graph_that_drifted_is_named(
+    checkpoint: Path,
+    frames: Path,
+    tmp_path: Path,
+    traced: ir.Model,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Boxes that lose all their digits in fp16, and the islands that keep them."""
+    model = traced.clone()
+    last = next(v.producer() for v in model.graph.outputs if v.name == "region_boxes")
+    assert last is not None
+    value = boxes = last.inputs[0]
+    many = ir.val("many", const_value=ir.tensor(np.array(1e4, np.float32), name="many"))
+    many.type, many.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([])
+    model.graph.register_initializer(many)
+    for operator in ("Add", "Sub"):
+        node = ir.node(operator, [value, many], name=f"{operator} many")
+        (value,) = node.outputs
+        value.name, value.type, value.shape = operator, boxes.type, boxes.shape
+        model.graph.insert_before(last, node)
+    last.replace_input_with(0, value)
+    monkeypatch.setattr(export_module, "trace_vision", lambda *args, **options: model)
+    strict = Gate(logits_cosine=0, same_answers=0, mean_iou=0.9, within_half_bin=0.9)
+    options: dict[str, Any] = {"frames": frames, "target": "cuda", "gate": strict}
+    with pytest.raises(VerificationError, match=r"vision node Sub many \(Sub\)"):
+        export_checkpoint(checkpoint, tmp_path / "out", **options)
+    export_checkpoint(
+        checkpoint, tmp_path / "out", fp32_islands=["Add many", "Sub many"], **options
+    )
+
+
 @pytest.mark.usefixtures("quick")
 def test_a_drifted_layer_is_named_and_nothing_is_written(
     checkpoint: Path,
@@ -132,8 +208,12 @@ def test_bad_requests(checkpoint: Path, frames: Path, tmp_path: Path) -> None:
         export_checkpoint(checkpoint, tmp_path / "no" / "out", frames=frames)
     with pytest.raises(UnsupportedError, match="'npu'"):
         export_checkpoint(checkpoint, tmp_path / "out", frames=frames, target="npu")
-    with pytest.raises(UnsupportedError, match="'int4'"):
-        export_checkpoint(checkpoint, tmp_path / "out", frames=frames, precision="int4")
+    with pytest.raises(UnsupportedError, match="'cpu' has no precision 'fp8'"):
+        export_checkpoint(checkpoint, tmp_path / "out", frames=frames, precision="fp8")
+    with pytest.raises(ExportError, match="--calibration-data DIR"):
+        export_checkpoint(
+            checkpoint, tmp_path / "out", frames=frames, target="tensorrt", precision="w8a8"
+        )
 
 
 @pytest.mark.usefixtures("quick")

@@ -14,12 +14,16 @@ import torch
 from edge_mm.model.checkpoint import load_model
 from edge_mm.model.config import FusionConfig
 from edge_mm.model.edge_mm import EdgeMM
+from edge_mm.model.runners import TorchDecoder
+from edge_mm_export.bundle import EdgeMMWeights, decoder_spec
+from edge_mm_export.decoder import build_decoder
 from edge_mm_export.drift import first_drifted
 from edge_mm_export.export import export_checkpoint
 from edge_mm_export.probe import ProbedSession, trace_all
 from edge_mm_export.samples import read_samples
 from edge_mm_export.verify import Gate
 from edge_mm_runtime.bundle import load_bundle
+from edge_mm_runtime.decoder import Decoder, open_decoder
 
 FUSIONS = {
     "cross_attention": FusionConfig("cross_attention", every=1, heads=2),
@@ -79,6 +83,32 @@ def test_no_picture_is_left_over_in_the_next_answer(
     at = len(fresh.prompt)
     assert not np.allclose(first.logits[at], fresh.logits[at], atol=1e-3)  # it is looked at
     np.testing.assert_allclose(second.logits[at], fresh.logits[at], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("target", "precision"),
+    [("cuda", "fp16"), ("tensorrt", "fp16"), ("tensorrt-10.3", "fp32"), ("tensorrt-10.3", "fp16")],
+)
+def test_gated_blocks_in_the_graphs_of_other_targets(
+    exported: tuple[EdgeMM, Path], tmp_path: Path, target: str, precision: str
+) -> None:
+    model, out = exported
+    spec, geometry = decoder_spec(model), load_bundle(out).manifest.decoder
+    graph = build_decoder(spec, EdgeMMWeights(model), target=target, precision=precision)
+    ir.save(graph, tmp_path / "decoder.onnx")
+    image = np.random.default_rng(0).normal(size=(4, spec.image_size)).astype(np.float32)
+    found = Decoder(open_decoder(tmp_path / "decoder.onnx", geometry, 1, target), geometry, target)
+    expected = Decoder(TorchDecoder(model), geometry)
+    ids: list[int] = [1, 5, 200, 6, 90, 17]
+    for decoder in (found, expected):
+        decoder.set_image(image)
+    a, b = found.prefill(ids), expected.prefill(ids)
+    tolerance = 1e-3 if precision == "fp32" else 0.02
+    for new in ([7, 300, 12], *([token] for token in range(40, 56))):
+        for x, y in zip(a, b, strict=True):
+            np.testing.assert_allclose(x, y, atol=tolerance * np.abs(y).max())
+        assert a.logits.argmax() == b.logits.argmax()
+        a, b = found.extend(new), expected.extend(new)
 
 
 @torch.no_grad()

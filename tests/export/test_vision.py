@@ -12,7 +12,9 @@ import pytest
 import torch
 
 from edge_mm.model.edge_mm import VISION_OUTPUTS, EdgeMM
-from edge_mm_export.vision import halved, trace_vision
+from edge_mm_export.cast import emulated
+from edge_mm_export.precision import PRECISIONS
+from edge_mm_export.vision import halved, stored_vision, trace_vision
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +44,25 @@ def test_fp16_storage_is_half_the_size_and_close(
         assert 0 < error < 0.01 * np.abs(value).max()
 
 
+@torch.no_grad()
+def test_fp16_between_fp32_borders_is_close_to_torch(
+    traced: ir.Model, edge_mm: EdgeMM, pixel_values: torch.Tensor, tmp_path: Path
+) -> None:
+    model = stored_vision(traced, PRECISIONS["tensorrt"]["fp16"])
+    assert {value.dtype for value in model.graph.initializers.values()} <= {
+        ir.DataType.FLOAT16,
+        ir.DataType.FLOAT,
+        ir.DataType.INT64,
+    }
+    for graph in (model, emulated(model)):
+        found = run(graph, pixel_values, tmp_path)
+        exact = edge_mm.vision_graph()(pixel_values)
+        for expected, value in zip(exact, found.values(), strict=True):
+            error = np.abs(value - expected.numpy()).max()
+            assert value.dtype == np.float32
+            assert 0 < error < 0.02 * np.abs(expected.numpy()).max()
+
+
 def test_large_weights_stay_fp32() -> None:
     weight = np.full((64, 64), 1e5, np.float32)
     value = ir.val("w", const_value=ir.tensor(weight, name="w"))
@@ -51,13 +72,22 @@ def test_large_weights_stay_fp32() -> None:
     assert [n.op_type for n in halved(ir.Model(graph, ir_version=10)).graph] == ["MatMul"]
 
 
-def test_without_a_box_head_only_the_embeds_are_traced(
+@torch.no_grad()
+def test_without_a_box_head_for_a_parser_that_knows_no_attention(
     edge_mm: EdgeMM, pixel_values: torch.Tensor, tmp_path: Path
 ) -> None:
-    traced = trace_vision(edge_mm.vision_graph(), width=64, height=64, box_head=False)
+    traced = trace_vision(
+        edge_mm.vision_graph(), width=64, height=64, box_head=False, target="tensorrt-10.3"
+    )
+    assert dict(traced.opset_imports) == {"": 20}
+    assert "Attention" not in {node.op_type for node in traced.graph}
+    assert not any("regions" in name for name in traced.graph.initializers)
+    expected = edge_mm.vision_graph()(pixel_values)[0].numpy()
     found = run(traced, pixel_values, tmp_path)
     assert list(found) == ["image_embeds"]
-    assert not any("regions" in name for name in traced.graph.initializers)
+    np.testing.assert_allclose(found["image_embeds"], expected, atol=1e-4, rtol=1e-4)
+    half = run(stored_vision(traced, PRECISIONS["tensorrt-10.3"]["fp16"]), pixel_values, tmp_path)
+    assert 0 < np.abs(half["image_embeds"] - expected).max() < 0.02 * np.abs(expected).max()
 
 
 def run(model: ir.Model, pixel_values: torch.Tensor, folder: Path) -> dict[str, Any]:

@@ -1,0 +1,220 @@
+"""Weights in blocks for all linears of a decoder, fitted to what they read: GPTQ layer by layer.
+
+The model answers real questions and then reads its own answers again. While a layer reads, the
+Hessians 2 X^T X of its linears' inputs are added up; it is quantised, and what it gives then is
+what the next layer reads, which so can make up for it. In memory are the hidden states between
+two layers and the Hessians of one layer; never the inputs of all linears.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from edge_mm.model.edge_mm import EdgeMM
+from edge_mm.model.runners import TorchDecoder, TorchVision
+from edge_mm.model.session import open_model
+from edge_mm_export.errors import ExportError
+from edge_mm_export.gptq import gptq
+from edge_mm_export.quantise import FLOAT32, BlockWeight
+from edge_mm_export.samples import Sample
+from edge_mm_runtime.runner import Array, Arrays
+from edge_mm_runtime.session import Session
+
+MAX_NEW_TOKENS = 64
+
+_PARTS = {
+    "qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    "o": ("self_attn.o_proj",),
+    "gate_up": ("mlp.gate_proj", "mlp.up_proj"),
+    "down": ("mlp.down_proj",),
+}
+"""The linears of a layer by their names in the decoder graph, and the rows that each is made of."""
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A prompt with its answer, to be read in one go."""
+
+    image_embeds: npt.NDArray[np.float32]  # as the decoder graph takes them
+    ids: tuple[int, ...]
+    prompt_length: int
+
+
+class State(NamedTuple):
+    """A passage between two layers."""
+
+    hidden: Tensor  # [1, S, D]
+    options: dict[str, Any]  # what every layer is given besides
+    asked: int  # the first position that the decoder says something of: the prompt's last one
+
+
+def read_passages(model: EdgeMM, checkpoint: Path, samples: Iterable[Sample]) -> list[Passage]:
+    """Ask the model of a checkpoint, in torch; each answer with its prompt."""
+    listener = _Listener(model)
+    bundle = open_model(model, checkpoint, model.config.grounding).bundle
+    passages = []
+    with Session(bundle, vision=TorchVision(model), decoder=listener) as session:
+        for sample in samples:
+            listener.prompt_length = 0
+            session.ask(sample.frame, sample.text, mode=sample.mode, max_new_tokens=MAX_NEW_TOKENS)
+            passages.append(
+                Passage(listener.image_embeds, tuple(listener.ids), listener.prompt_length)
+            )
+    return passages
+
+
+@torch.no_grad()
+def gptq_weights(
+    model: EdgeMM,
+    passages: Sequence[Passage],
+    *,
+    bits: int = 4,
+    scale_type: np.dtype[Any] = FLOAT32,
+) -> dict[str, BlockWeight]:
+    """The weights of a Llama's linears by their names in the decoder graph: see `named_linears`.
+
+    The model stays as it is. `scale_type` is what the graph computes in. ExportError without
+    passages.
+    """
+    if not passages:
+        raise ExportError("there is nothing to calibrate on: give frames with questions")
+    quantise = partial(gptq, bits=bits, scale_type=scale_type)
+    weights: dict[str, BlockWeight] = {}
+    states = first_states(model, passages)
+    layers = len(model.lm.model.layers)
+    for index in range(layers):
+        layer = copy.deepcopy(model.lm.model.layers[index])
+        hessians = layer_hessians(layer, states, last=index == layers - 1)
+        for part, hessian in hessians.items():
+            linears = [layer.get_submodule(name) for name in _PARTS[part]]
+            exact = torch.cat([linear.weight for linear in linears])
+            weights[f"layers.{index}.{part}"] = rounded = quantise(exact.numpy(), hessian)
+            set_weight(linears, rounded)
+        states = [s._replace(hidden=layer(s.hidden, **s.options)) for s in states]
+    head = model.lm.get_parameter("lm_head.weight")
+    weights["lm_head"] = quantise(head.numpy(), head_hessian(model, states))
+    return weights
+
+
+def named_linears(model: EdgeMM) -> dict[str, list[nn.Module]]:
+    """By name in the decoder graph, the linears that it has as one; gated blocks are left out.
+
+    Names are `layers.{i}.qkv`, `.o`, `.gate_up` and `.down`, and `lm_head`.
+    """
+    found = {
+        f"layers.{index}.{part}": [layer.get_submodule(name) for name in names]
+        for index, layer in enumerate(model.lm.model.layers)
+        for part, names in _PARTS.items()
+    }
+    return found | {"lm_head": [model.lm.get_submodule("lm_head")]}
+
+
+def set_weight(linears: Sequence[nn.Module], weight: BlockWeight) -> None:
+    """Let torch multiply by what linears that a graph has as one are quantised to."""
+    rows = torch.from_numpy(weight.dequantise())
+    sizes = [len(linear.get_parameter("weight")) for linear in linears]
+    for linear, part in zip(linears, torch.split(rows, sizes), strict=True):
+        linear.weight = nn.Parameter(part, requires_grad=False)  # not in place: it may be tied
+
+
+@torch.no_grad()
+def first_states(model: EdgeMM, passages: Sequence[Passage]) -> list[State]:
+    """The passages as the first layer reads them."""
+    seen: list[tuple[Tensor, dict[str, Any]]] = []
+
+    def keep(_module: nn.Module, inputs: tuple[Tensor], options: dict[str, Any]) -> None:
+        seen.append((inputs[0], options))
+
+    handle = model.lm.model.layers[0].register_forward_pre_hook(keep, with_kwargs=True)
+    try:
+        for passage in passages:
+            memory = torch.from_numpy(passage.image_embeds)[None]
+            embeds = model.embed(torch.tensor([passage.ids]), memory)
+            model.hidden_states(embeds, image_memory=memory)
+    finally:
+        handle.remove()
+    return [
+        State(hidden, options, passage.prompt_length - 1)
+        for passage, (hidden, options) in zip(passages, seen, strict=True)
+    ]
+
+
+@torch.no_grad()
+def layer_hessians(
+    layer: nn.Module, states: Sequence[State], *, last: bool
+) -> dict[str, npt.NDArray[np.float64]]:
+    """By linear of a layer, 2 X^T X [K, K] of its inputs X over all states, summed in fp64.
+
+    Behind the attention of the last layer a graph carries on with the positions that are asked for
+    only: so do the Hessians.
+    """
+    seen: dict[str, Tensor] = {}
+
+    def keep(part: str) -> Any:
+        def hook(_module: nn.Module, inputs: tuple[Tensor]) -> None:
+            seen[part] = inputs[0][0]
+
+        return hook
+
+    handles = [
+        layer.get_submodule(names[0]).register_forward_pre_hook(keep(part))
+        for part, names in _PARTS.items()
+    ]
+    totals: dict[str, npt.NDArray[np.float64]] = {}
+    try:
+        for state in states:
+            layer(state.hidden, **state.options)
+            for part, rows in seen.items():
+                found = _hessian(rows[state.asked :] if last and part != "qkv" else rows)
+                totals[part] = totals.get(part, 0) + found
+    finally:
+        for handle in handles:
+            handle.remove()
+    return totals
+
+
+@torch.no_grad()
+def head_hessian(model: EdgeMM, states: Sequence[State]) -> npt.NDArray[np.float64]:
+    """2 X^T X [D, D] of what `lm_head` reads after the last layer, where it is asked."""
+    size = model.lm.get_parameter("lm_head.weight").shape[1]
+    total = np.zeros((size, size))
+    for state in states:
+        hidden = model.lm.model.norm(state.hidden)
+        if model.fusion is not None:
+            memory = state.options["image_memory"]
+            hidden = model.fusion(hidden, memory, len(model.lm.model.layers))
+        total += _hessian(hidden[0, state.asked :])
+    return total
+
+
+def _hessian(rows: Tensor) -> npt.NDArray[np.float64]:
+    product: npt.NDArray[np.float64] = (2 * rows.T @ rows).double().numpy()
+    return product
+
+
+class _Listener(TorchDecoder):
+    """A torch decoder that remembers what its cache holds."""
+
+    def __init__(self, model: EdgeMM) -> None:
+        super().__init__(model)
+        self.ids: list[int] = []
+        self.prompt_length = 0  # set to 0 before a question
+        self.image_embeds = np.zeros((0, 0), np.float32)
+
+    def run(self, inputs: Mapping[str, Array]) -> Arrays:
+        total, new = int(inputs["total_sequence_length"][0]), inputs["input_ids"][0].tolist()
+        del self.ids[total - len(new) :]
+        self.ids += new
+        self.prompt_length = self.prompt_length or total
+        self.image_embeds = inputs["image_embeds"]
+        return super().run(inputs)

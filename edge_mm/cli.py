@@ -29,7 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "edge_mm_runtime.commands.build:main",
         "build TensorRT engines of a bundle, on the device",
     ),
-    "check": ("edge_mm_runtime.commands.check:main", "verify a bundle's files and a smoke answer"),
+    "check": ("edge_mm_runtime.commands.check:main", "verify a bundle's files and its answers"),
     "doctor": ("edge_mm_runtime.commands.doctor:main", "show what this machine has"),
 }
 

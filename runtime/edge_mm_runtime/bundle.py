@@ -1,7 +1,9 @@
 """The bundle: a folder that the exporter writes and the robot reads, described by bundle.json.
 
 Paths in it are relative and may not leave the folder; sizes and hashes of all files are checked
-before a graph is loaded. The structs below are the schema; a folder of another schema is refused.
+before a graph is loaded: those in bundle.json, and that of bundle.json itself, which lies beside it
+as `sha256sum bundle.json` prints it. The structs below are the schema; a folder of another schema
+is refused.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from edge_mm_runtime.prompt import Prompt
 
 SCHEMA = 1
 MANIFEST = "bundle.json"
+MANIFEST_HASH = "bundle.json.sha256"
 BUILT_ON_DEVICE = "engines"  # engines lie in the bundle's folder without being part of it
 DEFAULT = "default"
 DEFAULT_FOLDER = Path(__file__).parent / "bundles" / "nano"
@@ -151,20 +154,25 @@ def load_bundle(
 
 
 def write_manifest(folder: Path, manifest: BundleManifest) -> BundleManifest:
-    """Fill the file table from what lies in `folder`, write bundle.json, return it as written."""
+    """Fill the file table from what lies in `folder`, write bundle.json and its hash.
+
+    Returns the manifest as written.
+    """
     entries = tuple(
         FileEntry(path.relative_to(folder).as_posix(), path.stat().st_size, _sha256(path))
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.relative_to(folder).parts[0] not in (MANIFEST, BUILT_ON_DEVICE)
+        if path.is_file()
+        and path.relative_to(folder).parts[0] not in (MANIFEST, MANIFEST_HASH, BUILT_ON_DEVICE)
     )
     manifest = msgspec.structs.replace(manifest, files=entries)
-    text = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
-    temporary = folder / f".{MANIFEST}.tmp"
-    try:
-        temporary.write_bytes(text + b"\n")
-        temporary.replace(folder / MANIFEST)
-    except OSError as error:
-        raise BundleError(f"cannot write {folder / MANIFEST}: {error.strerror}") from None
+    text = msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
+    for name, data in ((MANIFEST, text), (MANIFEST_HASH, _hash_line(text))):
+        temporary = folder / f".{name}.tmp"
+        try:
+            temporary.write_bytes(data)
+            temporary.replace(folder / name)
+        except OSError as error:
+            raise BundleError(f"cannot write {folder / name}: {error.strerror}") from None
     return manifest
 
 
@@ -175,6 +183,7 @@ class _Schema(msgspec.Struct):
 def _read_manifest(path: Path) -> BundleManifest:
     try:
         data = path.read_bytes()
+        _check_hash(path, data)
         schema = msgspec.json.decode(data, type=_Schema).schema
         if schema != SCHEMA:
             mend = "update edge-mm" if schema > SCHEMA else "export the checkpoint again"
@@ -186,6 +195,25 @@ def _read_manifest(path: Path) -> BundleManifest:
         raise BundleError(f"{path} is damaged: {error}: export the bundle again") from None
     except OSError as error:
         raise BundleError(f"cannot read {path}: {error.strerror}") from None
+
+
+def _check_hash(path: Path, data: bytes) -> None:
+    """Whether bundle.json is what was written: one byte of it may be another valid value."""
+    written = path.with_name(MANIFEST_HASH)
+    if not written.is_file():
+        raise BundleError(
+            f"{path.parent}: {MANIFEST_HASH} is missing: copy the whole bundle, or export it again "
+            "if an older edge-mm wrote it"
+        )
+    if written.read_bytes() != _hash_line(data):
+        raise BundleError(
+            f"{path} has not the hash in {MANIFEST_HASH}: copy or export the bundle again"
+        )
+
+
+def _hash_line(manifest: bytes) -> bytes:
+    """What `sha256sum bundle.json` prints."""
+    return f"{hashlib.sha256(manifest).hexdigest()}  {MANIFEST}\n".encode()
 
 
 def _check_file(folder: Path, entry: FileEntry, verify: str) -> None:

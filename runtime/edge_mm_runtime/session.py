@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +22,7 @@ from edge_mm_runtime.image import Frame, Placement, check_frame
 from edge_mm_runtime.runner import OnnxRunner, Runner
 from edge_mm_runtime.vocabulary import open_tokenizer
 
-TARGET = "cpu"
+CPU = "cpu"
 
 
 class Session:
@@ -32,7 +33,9 @@ class Session:
 
     bundle           "default" (the shipped one), a folder, or an opened Bundle
     threads          for each graph; None: all cores that the process may use
-    vision, decoder  other engines with the same contract; None: the bundle's graphs
+    target           which of the bundle's graphs answer; None: see `default_target`. Those for a
+                     GPU are run on the CPU as well, slowly: a check of their numbers
+    vision, decoder  other engines with the contract of the target's graphs; None: the graphs
     """
 
     def __init__(
@@ -40,6 +43,7 @@ class Session:
         bundle: str | Path | Bundle = DEFAULT,
         threads: int | None = None,
         *,
+        target: str | None = None,
         vision: Runner | None = None,
         decoder: Runner | None = None,
     ) -> None:
@@ -50,13 +54,10 @@ class Session:
         manifest = self.bundle.manifest
         self._tokenizer, self._vocabulary = open_tokenizer(self.bundle)
         self._grammars = Grammars(self._tokenizer, self._vocabulary)
-        self._vision = vision or OnnxRunner(
-            self.bundle.path(self.bundle.graphs(TARGET).vision), threads
-        )
-        self._decoder_runner = decoder or open_decoder(
-            self.bundle.path(self.bundle.graphs(TARGET).decoder), manifest.decoder, threads
-        )
-        self._decoder = Decoder(self._decoder_runner, manifest.decoder)
+        target = target or default_target(self.bundle)
+        self._vision = vision or open_graph(self.bundle, "vision", target, threads)
+        self._decoder_runner = decoder or open_graph(self.bundle, "decoder", target, threads)
+        self._decoder = Decoder(self._decoder_runner, manifest.decoder, target)
         self._pixel_values: npt.NDArray[np.float32] | None = None
         self._regions: Regions | None = None
         self._points = manifest.grounding.box_source == "head"
@@ -182,6 +183,33 @@ class Session:
         if self._points:
             self._regions = Regions(outputs["region_keys"][0], outputs["region_boxes"][0])
         self._pixel_values = pixel_values
+
+
+def default_target(bundle: Bundle) -> str:
+    """cpu, or the first target of a bundle that has graphs for others only."""
+    targets = bundle.manifest.graphs
+    return CPU if CPU in targets else next(iter(targets), CPU)
+
+
+def open_graph(
+    bundle: Bundle,
+    part: Literal["vision", "decoder"],
+    target: str,
+    threads: int | None = None,
+) -> OnnxRunner:
+    """A graph of a target on ONNX Runtime's CPU provider; BundleError where it cannot be run."""
+    graphs = bundle.graphs(target)
+    try:
+        if part == "vision":
+            return OnnxRunner(bundle.path(graphs.vision), threads)
+        return open_decoder(bundle.path(graphs.decoder), bundle.manifest.decoder, threads, target)
+    except BundleError as error:
+        if graphs.precision != "bf16":
+            raise
+        raise BundleError(
+            f"{error}: bf16 graphs are for a GPU, ONNX Runtime computes no bf16 on a CPU: to "
+            "check their numbers on one, export with --precision fp16"
+        ) from None
 
 
 def _answer(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +14,7 @@ import pytest
 
 from edge_mm_runtime import bundle as bundle_module
 from edge_mm_runtime.bundle import load_bundle, write_manifest
-from edge_mm_runtime.errors import BundleError
+from edge_mm_runtime.errors import BundleError, EdgeMMError
 
 
 @pytest.fixture
@@ -22,10 +24,30 @@ def folder(tiny_bundle: Path, tmp_path: Path) -> Path:
 
 
 def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    path = folder / "bundle.json"
-    manifest = json.loads(path.read_text())
+    """Change bundle.json and give it the right hash again."""
+    manifest = json.loads((folder / "bundle.json").read_text())
     change(manifest)
-    path.write_text(json.dumps(manifest))
+    rewrite(folder, json.dumps(manifest))
+
+
+def rewrite(folder: Path, text: str) -> None:
+    (folder / "bundle.json").write_text(text)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    (folder / "bundle.json.sha256").write_text(f"{digest}  bundle.json\n")
+
+
+def corrupt(path: Path, kind: str, draw: random.Random) -> None:
+    data = bytearray(path.read_bytes())
+    if kind == "flip":
+        data[draw.randrange(len(data))] ^= draw.randint(1, 255)
+    elif kind == "truncate":
+        del data[draw.randrange(len(data)) :]
+    elif kind == "extra":
+        data += draw.randbytes(draw.randint(1, 16))
+    if kind == "delete":
+        path.unlink()
+    else:
+        path.write_bytes(data)
 
 
 def test_what_is_written_is_read(folder: Path) -> None:
@@ -94,9 +116,46 @@ def test_a_graph_that_is_not_listed_is_refused(folder: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"schema": 1}', '{"schema": "1"}'])
 def test_a_damaged_manifest_is_named(folder: Path, text: str) -> None:
-    (folder / "bundle.json").write_text(text)
+    rewrite(folder, text)
     with pytest.raises(BundleError, match=r"bundle.json is damaged"):
         load_bundle(folder)
+
+
+def test_another_valid_value_in_the_manifest_is_refused(folder: Path) -> None:
+    path = folder / "bundle.json"
+    text = path.read_text()
+    path.write_text(text.replace('"existence_threshold": 0.0', '"existence_threshold": 0.9'))
+    assert path.read_text() != text
+    for verify in ("hash", "size"):
+        with pytest.raises(BundleError, match=r"bundle.json has not the hash in bundle"):
+            load_bundle(folder, verify=verify)  # type: ignore[arg-type]
+    path.write_text(text)
+    load_bundle(folder)
+    (folder / "bundle.json.sha256").unlink()
+    with pytest.raises(BundleError, match=r"bundle.json.sha256 is missing: .*older edge-mm"):
+        load_bundle(folder)
+
+
+def test_200_random_corruptions_are_refused_by_name(folder: Path) -> None:
+    (folder / "references").mkdir()
+    (folder / "references" / "references.json").write_text('{"questions": []}')
+    write_manifest(folder, load_bundle(folder).manifest)
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    assert len(files) == 6
+    draw = random.Random(20261122)
+    tried = set()
+    for _ in range(200):
+        path, kind = draw.choice(files), draw.choice(["flip", "truncate", "extra", "delete"])
+        whole = path.read_bytes()
+        corrupt(path, kind, draw)
+        with pytest.raises(EdgeMMError) as refusal:
+            load_bundle(folder)
+        message = str(refusal.value)
+        assert path.name in message and "\n" not in message, (path, kind, message)
+        path.write_bytes(whole)
+        tried.add((path, kind))
+    assert len(tried) == 24
+    load_bundle(folder)
 
 
 def test_a_folder_that_cannot_be_written_is_named(folder: Path) -> None:

@@ -18,12 +18,14 @@ import onnx_ir as ir
 from onnxscript import GraphBuilder
 
 from edge_mm_export.decoder_spec import DecoderSpec
+from edge_mm_export.deepstack import deepstack_rows, split_rows
 from edge_mm_export.errors import ExportError
 from edge_mm_export.fusion import Blocks, gated_blocks
 from edge_mm_export.hooks import FloatArray, Hooks, Linear, cast, constant
 from edge_mm_export.hooks_cpu import contrib_hooks
 from edge_mm_export.hooks_primitive import primitive_hooks
 from edge_mm_export.hooks_tensorrt import tensorrt_hooks
+from edge_mm_export.layer import LayerParts, Take
 from edge_mm_export.linear import BlockWeights, Scales, linear_hook
 from edge_mm_export.precision import find_precision
 
@@ -57,10 +59,11 @@ def build_decoder(
 ) -> ir.Model:
     """Draw the graph of `spec` with the hooks of `target`; save it with `onnx_ir.save`.
 
-    `weights` holds a transformers Llama state dict and, with a box head, `region_query.weight`
-    [K, D] and `region_query.bias` [K], with gated blocks `fusion.blocks.{n}.*`. `scales` and
-    `quantised` are by name of a linear, see `linear.py`. Raises `UnsupportedError` for an unknown
-    target or precision, `ExportError` for a missing or misshapen weight.
+    `weights` holds a state dict by the names of transformers' Llama, whatever else a family has by
+    its own (see `layer.py`); with a box head also `region_query.weight` [K, D] and
+    `region_query.bias` [K], with gated blocks `fusion.blocks.{n}.*`. `scales` and `quantised` are
+    by name of a linear, see `linear.py`. Raises `UnsupportedError` for an unknown target or
+    precision, `ExportError` for a missing or misshapen weight.
     """
     _, stored = find_precision(target, precision)
     drawn = _TARGETS[target]
@@ -77,14 +80,20 @@ def build_decoder(
 
     table = take("model.embed_tokens.weight", spec.vocab_size, spec.hidden_size)
     rows = constant(graph, table, "embed_tokens.weight", ir.DataType[stored.table])
-    picture = None if spec.gated_blocks else image_embeds
-    x = cast(graph, _embed(graph, rows, input_ids, picture, spec), dtype)
-    blocks = gated_blocks(graph, hooks, spec, take, image_embeds)
+    pictures = [] if spec.gated_blocks else split_rows(graph, spec, image_embeds)
+    x = cast(graph, _embed(graph, rows, input_ids, pictures[0] if pictures else None, spec), dtype)
+    if spec.deepstack:
+        blocks = deepstack_rows(graph, spec, dtype, input_ids, pictures[1:])
+    else:
+        blocks = gated_blocks(graph, hooks, spec, take, image_embeds)
     normed, presents = _layers(graph, hooks, spec, take, blocks, x)
 
     head = table if spec.tied_embeddings else take("lm_head.weight", *table.shape)
     logits = graph.op.Squeeze(hooks.linear(normed, "lm_head", head), [1])
     logits = cast(graph, logits, ir.DataType.FLOAT)
+    if spec.logit_softcap is not None:
+        cap = graph.op.Constant(value_float=spec.logit_softcap)
+        logits = graph.op.Mul(graph.op.Tanh(graph.op.Div(logits, cap)), cap)
     _output(graph, logits, "logits", ir.DataType.FLOAT, [1, spec.vocab_size])
     if spec.region_size is not None:
         last = cast(graph, normed, ir.DataType.FLOAT)
@@ -99,9 +108,6 @@ def build_decoder(
 def residual_name(layer: int) -> str:
     """Name of the value that holds the residual stream after `layer`, for drift reports."""
     return f"residual.{layer}"
-
-
-Take = Callable[..., FloatArray]
 
 
 def _taker(weights: Weights) -> Take:
@@ -126,11 +132,19 @@ def _embed(
     """fp32 rows of the token table, or of the picture, if any, where the id is past the table."""
     op = graph.op
     exact = ir.DataType.FLOAT
+
+    def word_rows(ids: ir.Value) -> ir.Value:
+        found = cast(graph, op.Gather(rows, ids), exact)
+        if spec.embedding_scale == 1:
+            return found
+        scaled: ir.Value = op.Mul(found, op.Constant(value_float=spec.embedding_scale))
+        return scaled
+
     if image_embeds is None:
-        return cast(graph, op.Gather(rows, input_ids), exact)
+        return word_rows(input_ids)
     first, zero = op.Constant(value_int=spec.vocab_size), op.Constant(value_int=0)
     is_image = op.GreaterOrEqual(input_ids, first)
-    words = cast(graph, op.Gather(rows, op.Where(is_image, zero, input_ids)), exact)
+    words = word_rows(op.Where(is_image, zero, input_ids))
     picture = op.Gather(image_embeds, op.Where(is_image, op.Sub(input_ids, first), zero))
     embedded: ir.Value = op.Where(op.Unsqueeze(is_image, [-1]), picture, words)
     return embedded
@@ -141,45 +155,28 @@ def _layers(
 ) -> tuple[ir.Value, dict[str, ir.Value]]:
     """All layers, gated blocks and the final norm: (last position [1, 1, D], cache outputs)."""
     op = graph.op
-    width, inner, heads = spec.hidden_size, spec.intermediate_size, spec.heads * spec.head_dim
-    kv = spec.kv_heads * spec.head_dim
+    parts = LayerParts(graph, hooks, spec, take)
     presents: dict[str, ir.Value] = {}
     residual = blocks(x, 0)
-    normed = hooks.norm(
-        residual, "layers.0.input_norm", take("model.layers.0.input_layernorm.weight", width)
-    )
+    normed = hooks.norm(residual, "layers.0.input_norm", parts.gain(0, "input_layernorm"))
     for i in range(spec.layers):
         graph.push_module(f"layers.{i}")
-        name, at = f"layers.{i}", f"model.layers.{i}"
-        qkv = [
-            take(f"{at}.self_attn.{part}_proj.weight", rows, width)
-            for part, rows in (("q", heads), ("k", kv), ("v", kv))
-        ]
-        attended = hooks.attention(hooks.linear(normed, f"{name}.qkv", np.concatenate(qkv)), i)
+        name = f"layers.{i}"
+        attended = hooks.attention(parts.queries_keys_values(normed, i), i)
         presents[f"present.{i}.key"] = attended.present_key
         presents[f"present.{i}.value"] = attended.present_value
         mixed = attended.output
         if i == spec.layers - 1:  # only the last position is asked for: stop carrying the others
             mixed, residual = (op.Gather(v, [-1], axis=1) for v in (mixed, residual))
-        mixed = hooks.linear(
-            mixed, f"{name}.o", take(f"{at}.self_attn.o_proj.weight", width, heads)
+        mixed = parts.attention_output(mixed, i)
+        before_mlp = "pre_feedforward_layernorm" if spec.post_norms else "post_attention_layernorm"
+        normed, residual = hooks.add_norm(
+            mixed, residual, f"{name}.post_attention_norm", parts.gain(i, before_mlp)
         )
-        gain = take(f"{at}.post_attention_layernorm.weight", width)
-        normed, residual = hooks.add_norm(mixed, residual, f"{name}.post_attention_norm", gain)
-        gate_up = [take(f"{at}.mlp.{part}_proj.weight", inner, width) for part in ("gate", "up")]
-        gate, up = op.Split(
-            hooks.linear(normed, f"{name}.gate_up", np.concatenate(gate_up)),
-            axis=-1,
-            num_outputs=2,
-            _outputs=2,
-        )
-        hidden = op.Mul(op.Mul(gate, op.Sigmoid(gate)), up)
-        down = hooks.linear(
-            hidden, f"{name}.down", take(f"{at}.mlp.down_proj.weight", width, inner)
-        )
-        following = f"model.layers.{i + 1}.input_layernorm" if i + 1 < spec.layers else "model.norm"
-        gain = take(f"{following}.weight", width)
-        if i + 1 < spec.layers and i + 1 in spec.gated_blocks:
+        down = parts.feed_forward(normed, i)
+        last = i + 1 == spec.layers
+        gain = parts.final_gain() if last else parts.gain(i + 1, "input_layernorm")
+        if i + 1 < spec.layers and i + 1 in spec.interrupted:
             after = op.Add(down, residual)
             residual = blocks(after, i + 1)
             normed = hooks.norm(residual, f"{name}.next_norm", gain)

@@ -6,15 +6,35 @@ get wrong, so that an unsupported model fails before any weight is read.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from edge_mm_export.errors import UnsupportedError
 
+Activation = Literal["silu", "gelu", "gelu_tanh"]
+
+
+class LinearRope(msgspec.Struct, frozen=True):
+    """Every RoPE frequency divided by `factor` (position interpolation, arXiv:2306.15595)."""
+
+    factor: float
+
+
+class Llama3Rope(msgspec.Struct, frozen=True):
+    """Llama 3.1's scaling: long waves divided by `factor`, short ones kept, a ramp between."""
+
+    factor: float
+    low_freq_factor: float
+    high_freq_factor: float
+    original_context: int
+
 
 class DecoderSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """Geometry of a Llama-type decoder (pre-norm, RoPE, grouped-query attention, SwiGLU)."""
+    """Geometry of a decoder with RMS norms, RoPE, grouped-query attention and a gated MLP.
+
+    The defaults are Llama's; each further field is what a family of `families/` does otherwise.
+    """
 
     layers: int
     hidden_size: int
@@ -33,11 +53,65 @@ class DecoderSpec(msgspec.Struct, frozen=True, kw_only=True):
     gated_blocks: tuple[int, ...] = ()
     """The layer before which each block of `fusion.py` runs; `layers`: after the last norm."""
     gated_heads: int = 1
+    family: str = "llama"
+    """transformers' `model_type`, for messages."""
+    qkv_bias: bool = False
+    output_bias: bool = False
+    """The attention's output projection has a bias."""
+    mlp_bias: bool = False
+    qk_norm: bool = False
+    """Queries and keys are RMS-normed over each head before they are rotated (Qwen3, Gemma 3)."""
+    fused_projections: bool = False
+    """The checkpoint stores `qkv_proj` and `gate_up_proj` (Phi-3)."""
+    activation: Activation = "silu"
+    norm_offset: float = 0.0
+    """What is added to every norm's weight: 1 in Gemma."""
+    post_norms: bool = False
+    """The attention's and the MLP's outputs are normed before they are added (Gemma 2 and 3)."""
+    embedding_scale: float = 1.0
+    """Token rows are multiplied by it, picture rows are not: sqrt(hidden_size) in Gemma."""
+    attention_scale: float | None = None
+    """What scores are multiplied by; None: head_dim ** -0.5."""
+    attention_softcap: float | None = None
+    """c of c * tanh(score / c), before the mask (Gemma 2)."""
+    logit_softcap: float | None = None
+    sliding_window: int | None = None
+    """How many tokens, its own included, a token of a sliding layer sees."""
+    sliding_layers: tuple[int, ...] = ()
+    nope_layers: tuple[int, ...] = ()
+    """Layers that do not rotate queries and keys (SmolLM3)."""
+    rotary_dim: int | None = None
+    """How many of a head's dimensions are rotated, the first ones; None: all."""
+    rope_scaling: LinearRope | Llama3Rope | None = None
+    local_rope_theta: float | None = None
+    """theta, unscaled, of the sliding layers; None: they share the others' (Gemma 3)."""
+    rope_axes: tuple[int, ...] = ()
+    """By RoPE frequency: the row of the input `rope_positions` that it turns by (Qwen2-VL); with
+    none, every frequency turns by the place in the cache."""
+
+    bidirectional: Literal["picture", "prompt"] | None = None
+    """Which tokens see each other both ways: those of the picture (Gemma 3), or all of a pass that
+    starts at place 0 (PaliGemma). Either must be given to the graph in one pass."""
+    deepstack: int = 0
+    """After how many of the first layers further rows of the picture are added (Qwen3-VL)."""
+
+    @property
+    def interrupted(self) -> tuple[int, ...]:
+        """The layers before which something is added to the residual stream, 0 aside."""
+        return self.gated_blocks or tuple(range(1, 1 + self.deepstack))
+
+    def window(self, layer: int) -> int | None:
+        """How many tokens a token sees in this layer; None: all that the cache holds."""
+        if layer not in self.sliding_layers or self.sliding_window is None:
+            return None
+        return self.sliding_window if self.sliding_window < self.context else None
 
     @property
     def image_size(self) -> int:
         """Width of `image_embeds`: a row of the sequence, or every block's keys and values."""
-        return 2 * self.hidden_size * len(self.gated_blocks) or self.hidden_size
+        if self.gated_blocks:
+            return 2 * self.hidden_size * len(self.gated_blocks)
+        return self.hidden_size * (1 + self.deepstack)
 
     @property
     def qkv_size(self) -> int:

@@ -16,6 +16,7 @@ from edge_mm_export.drift import first_drifted
 from edge_mm_export.errors import ExportError, VerificationError
 from edge_mm_export.precision import EXACT, PRECISIONS, export_steps, find_precision
 from edge_mm_export.probe import ProbedSession, trace_all
+from edge_mm_export.references import write_references
 from edge_mm_export.report import render_report
 from edge_mm_export.samples import read_samples
 from edge_mm_export.verify import Gate, Verification, compare, failures, worst
@@ -126,6 +127,7 @@ def export_checkpoint(
             manifest.name, target, precision, verification, samples, torch_traces, traces
         )
         (folder / "report.html").write_text(page, encoding="utf-8")
+        write_references(folder, samples, torch_traces, traces)
         kept = msgspec.to_builtins(verification)
         write_manifest(folder, msgspec.structs.replace(manifest, verification=kept))
         folder.rename(out)

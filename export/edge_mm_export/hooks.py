@@ -19,6 +19,7 @@ from onnxscript import GraphBuilder
 
 from edge_mm_export.decoder_spec import DecoderSpec
 from edge_mm_export.errors import ExportError
+from edge_mm_export.mask import Visible, visibility
 
 FloatArray = npt.NDArray[np.float32]
 Linear = Callable[[ir.Value, str, FloatArray], ir.Value]
@@ -81,33 +82,11 @@ def cache_inputs(
     return [(past(i, "key"), past(i, "value")) for i in range(spec.layers)]
 
 
-def rope_tables(
-    graph: GraphBuilder, spec: DecoderSpec, dtype: ir.DataType
-) -> tuple[ir.Value, ir.Value]:
-    """Cosines and sines [context, head_dim/2] of the rotary embedding (arXiv:2104.09864)."""
-    frequencies = spec.rope_theta ** -(np.arange(0, spec.head_dim, 2) / spec.head_dim)
-    angles = np.outer(np.arange(spec.context), frequencies)
-    return (
-        constant(graph, np.cos(angles), "rope.cosines", dtype),
-        constant(graph, np.sin(angles), "rope.sines", dtype),
-    )
-
-
-Visible = Callable[[], ir.Value]
-"""Draws bool [S, context]: which places of the cache each of the S new tokens may see."""
-
-
 def position_input(graph: GraphBuilder, spec: DecoderSpec) -> tuple[ir.Value, Visible]:
     """Declare `position_ids` i64 [1, S], where new tokens stand in a cache of fixed capacity."""
     position_ids = graph.input("position_ids", ir.DataType.INT64, [1, "sequence"])
     every = constant(graph, np.arange(spec.context), "cache.places")
-
-    def visible() -> ir.Value:
-        rows = graph.op.Reshape(position_ids, [-1, 1])
-        seen: ir.Value = graph.op.LessOrEqual(every, rows)
-        return seen
-
-    return position_ids, visible
+    return position_ids, visibility(graph, spec, position_ids, every)
 
 
 def split_heads(

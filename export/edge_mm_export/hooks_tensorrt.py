@@ -20,9 +20,10 @@ from edge_mm_export.hooks import (
     constant,
     join_heads,
     position_input,
-    rope_tables,
     split_heads,
 )
+from edge_mm_export.hooks_primitive import primitive_attention
+from edge_mm_export.rope import Rope
 
 
 def tensorrt_hooks(
@@ -37,7 +38,10 @@ def tensorrt_hooks(
     past = cache_inputs(graph, spec, dtype, spec.context)
     position_ids, visible = position_input(graph, spec)
     write_indices = graph.input("write_indices", ir.DataType.INT64, [1])
-    tables = rope_tables(graph, spec, dtype)
+    rope = Rope(graph, spec, dtype)
+    options = {} if spec.attention_scale is None else {"scale": spec.attention_scale}
+    # Soft-capping inside of Attention is not known to be in any of TensorRT's kernels.
+    attend = None if spec.attention_softcap is None else primitive_attention(graph, spec, dtype)
 
     def norm(x: ir.Value, name: str, weight: FloatArray) -> ir.Value:
         gain = constant(graph, weight, f"{name}.weight", dtype)
@@ -52,15 +56,22 @@ def tensorrt_hooks(
 
     def attention(qkv: ir.Value, layer: int) -> Attended:
         query, key, value = split_heads(graph, spec, qkv)
-        query, key = (op.RotaryEmbedding(x, *tables, position_ids) for x in (query, key))
+        tables = rope.tables(layer)
+        if tables is not None:
+            places = () if rope.by_axes else (position_ids,)
+            partial = {} if spec.rotary_dim is None else {"rotary_embedding_dim": spec.rotary_dim}
+            query, key = (op.RotaryEmbedding(x, *tables, *places, **partial) for x in (query, key))
         keys, values = (
             op.TensorScatter(cache, new, write_indices, axis=2)
             for cache, new in zip(past[layer], (key, value), strict=True)
         )
-        # A mask of its own: TensorRT-RTX 1.7 fails where two attentions of bf16 share one ("Error
-        # while verifying IR ... more than one op named").
-        mask = op.Unsqueeze(visible(), [0, 1])
-        mixed = op.Attention(query, keys, values, mask)
+        seen = visible(spec.window(layer))
+        if attend is not None:
+            mixed = attend(query, keys, values, seen)
+        else:
+            # A mask of its own: TensorRT-RTX 1.7 fails where two attentions of bf16 share one
+            # ("Error while verifying IR ... more than one op named").
+            mixed = op.Attention(query, keys, values, op.Unsqueeze(seen, [0, 1]), **options)
         return Attended(join_heads(graph, spec, mixed), keys, values)
 
     return Hooks(dtype, linear, norm, add_norm, attention)

@@ -1,0 +1,1 @@
+"""Models in the transformers folder format: their configs as specs, their weights by our names."""

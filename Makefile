@@ -21,8 +21,8 @@ lint: $(VENV)/.test       ## ruff, and mypy --strict on runtime, export and the 
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: $(VENV)/.test      ## accuracy, latency; bench/alignment.py takes hours, run it alone
-	@for script in $(filter-out bench/alignment.py,$(wildcard bench/*.py)); do \
+bench: $(VENV)/.test      ## accuracy, latency, int4; alignment.py and export.py take long, run them alone
+	@for script in $(filter-out bench/alignment.py bench/export.py,$(wildcard bench/*.py)); do \
 	  echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 clean:           ## forget the environment and the caches

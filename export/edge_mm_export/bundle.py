@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from edge_mm.model.edge_mm import EdgeMM
 from edge_mm.model.session import describe
 from edge_mm_export.decoder import build_decoder
 from edge_mm_export.decoder_spec import DecoderSpec, spec_from_llama
+from edge_mm_export.islands import NO_ISLANDS, Islands, with_islands
 from edge_mm_export.linear import BlockWeights, Scales
 from edge_mm_export.precision import Precision, find_precision
 from edge_mm_export.vision import stored_vision
@@ -30,6 +31,8 @@ from edge_mm_runtime.bundle import BundleManifest, GraphSet, Provenance, write_m
 
 _TOOLS = ("edge-mm", "torch", "transformers", "onnx", "onnxscript", "onnxruntime")
 _RUNTIME_BYTES = 110 << 20  # Python, numpy, OpenCV and ONNX Runtime, before any graph
+
+_EXPORTER_BYTES = 600 << 20  # torch, transformers and the graph tools, before any model
 
 
 def write_bundle(
@@ -42,37 +45,63 @@ def write_bundle(
     precision: str,
     scales: Scales | None = None,
     quantised: BlockWeights | None = None,
-    fp32_islands: Collection[str] = (),
+    islands: Islands = NO_ISLANDS,
 ) -> BundleManifest:
     """Write a complete, unverified bundle of one target to `folder`; returns its manifest.
 
-    `vision` is the traced fp32 graph; `scales` and `quantised` are those of `build_decoder`,
-    `fp32_islands` those of `stored_vision`.
+    `vision` is the traced fp32 graph; `scales` and `quantised` are those of `build_decoder`;
+    `islands` are what computes in fp32 where the precision computes in 16 bits.
     """
     folder.mkdir()
-    spec = decoder_spec(model)
     _, stored = find_precision(target, precision)
     graphs = GraphSet(f"vision.{target}.onnx", f"decoder.{target}.onnx", precision)
-    ir.save(stored_vision(vision, stored, fp32_islands), folder / graphs.vision)
-    decoder = build_decoder(
-        spec,
+    ir.save(stored_vision(vision, stored, islands.vision), folder / graphs.vision)
+    decoder = draw_decoder(
+        model, target=target, precision=precision, scales=scales, quantised=quantised
+    )
+    ir.save(with_islands(decoder, islands.decoder), folder / graphs.decoder)
+    manifest = msgspec.structs.replace(
+        describe(model, checkpoint),
+        licence=_copy_licence(checkpoint, folder),
+        provenance=_provenance(checkpoint),
+        graphs={target: graphs},
+        memory_estimate_bytes=_memory(folder, graphs, decoder_spec(model), stored),
+    )
+    (folder / "chat_template.jinja").write_text(manifest.prompt.template, encoding="utf-8")
+    shutil.copy(checkpoint / "tokenizer.json", folder / "tokenizer.json")
+    return write_manifest(folder, manifest)
+
+
+def draw_decoder(
+    model: EdgeMM,
+    *,
+    target: str,
+    precision: str,
+    scales: Scales | None = None,
+    quantised: BlockWeights | None = None,
+) -> ir.Model:
+    """The decoder graph of a model without islands: see `build_decoder`."""
+    return build_decoder(
+        decoder_spec(model),
         EdgeMMWeights(model),
         target=target,
         precision=precision,
         scales=scales,
         quantised=quantised,
     )
-    ir.save(decoder, folder / graphs.decoder)
-    manifest = msgspec.structs.replace(
-        describe(model, checkpoint),
-        licence=_copy_licence(checkpoint, folder),
-        provenance=_provenance(checkpoint),
-        graphs={target: graphs},
-        memory_estimate_bytes=_memory(folder, graphs, spec, stored),
-    )
-    (folder / "chat_template.jinja").write_text(manifest.prompt.template, encoding="utf-8")
-    shutil.copy(checkpoint / "tokenizer.json", folder / "tokenizer.json")
-    return write_manifest(folder, manifest)
+
+
+def export_memory(model: EdgeMM, precision: Precision) -> int:
+    """Peak of the exporting process, in bytes: libraries, then the model several times over.
+
+    While a graph is written there are torch's weights, the graph's, and the file as it is
+    serialised; while it is asked, torch's and the engine's. GPTQ adds the Hessians of one layer.
+    """
+    weights = sum(parameter.numel() * 4 for parameter in model.parameters())
+    language = model.config.language
+    widths = 3 * language.hidden_size**2 + language.intermediate_size**2
+    hessians = 8 * 3 * widths if precision.weights == "int4" else 0
+    return _EXPORTER_BYTES + 4 * weights + hessians
 
 
 def has_box_head(model: EdgeMM) -> bool:

@@ -24,7 +24,6 @@ def main(argv: list[str]) -> int:
             target=args.target,
             precision=args.precision,
             calibration=args.calibration_data,
-            fp32_islands=args.fp32_island,
             frames=args.verify_data or shipped_frames(),
             say=lambda line: print(line, file=sys.stderr),
         )
@@ -57,13 +56,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
         "--calibration-data",
         type=Path,
         metavar="DIR",
-        help="frames that w8a8 and fp8 measure activations on, not those to verify on",
-    )
-    parser.add_argument(
-        "--fp32-island",
-        action="append",
-        default=[],
-        metavar="NODE",
-        help="node of the vision graph that stays fp32 in 16-bit graphs; may be repeated",
+        help="frames that int4, w8a8 and fp8 are fitted to, of the same kinds; not those to verify "
+        "on, which would flatter the figures",
     )
     return parser.parse_args(argv)

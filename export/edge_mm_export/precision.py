@@ -3,7 +3,8 @@
 | weights      | layout                                            | activations          |
 |--------------|---------------------------------------------------|----------------------|
 | float        | as the activations                                | as they are          |
-| int8, int4   | blocks of 32 inputs, one scale each               | as they are          |
+| int8         | blocks of 32 inputs, one scale each               | as they are          |
+| int4         | the same, fitted by GPTQ                          | as they are          |
 | int8-channel | one scale an output channel                       | as they are          |
 | w8a8         | int8, one scale an output channel                 | int8, static scales  |
 | fp8          | float8 e4m3, one scale an output channel          | float8, static scale |
@@ -38,6 +39,11 @@ class Precision(NamedTuple):
     def needs_scales(self) -> bool:
         """Whether the inputs of linears are quantised, by scales that calibration measures."""
         return self.weights in ("w8a8", "fp8")
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether quantising needs frames: to measure activations, or to fit weights by GPTQ."""
+        return self.needs_scales or self.weights == "int4"
 
 
 PRECISIONS: dict[str, dict[str, Precision]] = {

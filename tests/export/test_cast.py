@@ -10,7 +10,7 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 
-from edge_mm_export.cast import emulated, lowered
+from edge_mm_export.cast import emulated, lowered, widened
 from edge_mm_export.errors import ExportError, UnsupportedError
 
 HALF, BRAIN, EXACT = ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.FLOAT
@@ -113,3 +113,48 @@ def test_emulation_rounds_after_every_node(half: ir.DataType, tmp_path: Path) ->
         expected = (squared + squared) / expected
     np.testing.assert_array_equal(found, expected.astype(np.float32))
     assert np.isinf(found[3]) == (half == HALF)
+
+
+HALVES = """
+<ir_version: 10, opset_import: ["" : 20]>
+halves (float[4] x) => (float[4] y, float[4] square)
+<float[1] large = {1000.0}>
+{
+    many = Mul(x, large)
+    square = Mul(many, many)
+    root = Sqrt(square)
+    y = Div(root, large)
+}
+"""
+
+
+def test_widened_nodes_compute_in_fp32_and_hand_it_on(tmp_path: Path) -> None:
+    """|x| by way of its square times a million, which fp16 does not hold."""
+    model = ir.from_proto(onnx.shape_inference.infer_shapes(onnx.parser.parse_model(HALVES)))
+    (large,) = model.graph.initializers.values()
+    large.const_value = ir.tensor(np.array([1000], np.float16), name="large")
+    for value in [value for node in model.graph for value in (*node.inputs, *node.outputs)]:
+        value.type = ir.TensorType(HALF)
+    for node in model.graph:
+        node.name = node.outputs[0].name
+    values = np.array([1.01, -3.3, 0.1, 7.7], np.float16)
+
+    def run(model: ir.Model) -> list[np.ndarray]:
+        ir.save(emulated(model), tmp_path / "graph.onnx")
+        session = onnxruntime.InferenceSession(tmp_path / "graph.onnx")
+        found: list[np.ndarray] = session.run(None, {"x": values})
+        return found
+
+    assert np.isinf(run(model)[0]).any()
+    y, square = run(widened(model, ["square", "root"]))
+    assert y.dtype == square.dtype == np.float16
+    assert np.isinf(square).any()  # the graph's output is still of 16 bits
+    np.testing.assert_allclose(y, np.abs(values), rtol=2e-3)
+    alone, _ = run(widened(model, ["square"]))
+    assert np.isinf(alone).any()  # rounded on its way into the root
+    whole = widened(model, ["many", "square", "root", "y"])
+    (inner,) = whole.graph.initializers.values()
+    assert inner.dtype == EXACT and inner.const_value.numpy() == 1000
+    np.testing.assert_array_equal(run(whole)[0], np.abs(values))
+    with pytest.raises(ExportError, match="no node 'norm'"):
+        widened(model, ["norm"])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import resource
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +14,25 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+import torch
+from tokenizers import Tokenizer
 
 import edge_mm_export.bundle as bundle_module
 import edge_mm_export.export as export_module
 from edge_mm.cli import main as cli
+from edge_mm.model.checkpoint import load_model
+from edge_mm.model.edge_mm import EdgeMM
 from edge_mm_export.command import main as command
 from edge_mm_export.errors import ExportError, UnsupportedError, VerificationError
 from edge_mm_export.export import export_checkpoint
+from edge_mm_export.hessians import gptq_weights, read_passages
+from edge_mm_export.samples import read_samples
 from edge_mm_export.verify import Gate, Verification
 from edge_mm_runtime import Session
 from edge_mm_runtime.bundle import load_bundle
 from edge_mm_runtime.image import read_image
+
+from .conftest import tiny_edge_mm, write_checkpoint
 
 LOOSE = Gate(logits_cosine=0.9, same_answers=0, mean_iou=0, within_half_bin=0)  # random weights
 
@@ -31,6 +41,12 @@ LOOSE = Gate(logits_cosine=0.9, same_answers=0, mean_iou=0, within_half_bin=0)  
 def exported(checkpoint: Path, frames: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("exports") / "tiny"
     return export_checkpoint(checkpoint, out, frames=frames, gate=LOOSE)
+
+
+@pytest.fixture(scope="module")
+def others(frames: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Frames to quantise on, in another folder than those to verify on."""
+    return Path(shutil.copytree(frames, tmp_path_factory.mktemp("calibration") / "others"))
 
 
 @pytest.fixture
@@ -61,6 +77,8 @@ def test_the_bundle_keeps_its_verification(exported: Path) -> None:
     assert exact.logits_cosine_min > 0.99999 and exact.same_answers == 1.0
     assert exact.within_half_bin == 1.0
     assert 0.99 < int8.logits_cosine < 1.0
+    assert stored["quantisation"] == "rounded to nearest"
+    assert stored["fp32_islands"] == {"vision": [], "decoder": []}
     page = (exported / "report.html").read_text()
     assert "boxes within half a bin" in page and "data:image/jpeg;base64," in page
 
@@ -70,8 +88,10 @@ def test_nothing_but_the_bundle_is_left(exported: Path) -> None:
     assert sorted(path.name for path in exported.iterdir()) == [
         "LICENSE",
         "bundle.json",
+        "bundle.json.sha256",
         "chat_template.jinja",
         "decoder.cpu.onnx",
+        "references",
         "report.html",
         "tokenizer.json",
         "vision.cpu.onnx",
@@ -103,7 +123,12 @@ LOWEST = {"int4": 0.8, "int8": 0.99, "w8a8": 0.97, "bf16": 0.999, None: 0.9999, 
 @pytest.mark.parametrize(("target", "precision"), STEPS)
 @pytest.mark.usefixtures("quick")
 def test_every_target_passes_its_gate(
-    checkpoint: Path, frames: Path, tmp_path: Path, target: str, precision: str | None
+    checkpoint: Path,
+    frames: Path,
+    others: Path,
+    tmp_path: Path,
+    target: str,
+    precision: str | None,
 ) -> None:
     gate = Gate(logits_cosine=LOWEST[precision], same_answers=0, mean_iou=0, within_half_bin=0)
     out = export_checkpoint(
@@ -112,7 +137,7 @@ def test_every_target_passes_its_gate(
         frames=frames,
         target=target,
         precision=precision,
-        calibration=frames if precision == "w8a8" else None,
+        calibration=others if precision in ("int4", "w8a8") else None,
         gate=gate,
     )
     manifest = load_bundle(out).manifest
@@ -132,40 +157,37 @@ def test_every_target_passes_its_gate(
     assert inside == {ir.DataType.FLOAT if target == "cpu" else half}
 
 
+@pytest.mark.parametrize("target", ["cpu", "tensorrt"])
 @pytest.mark.usefixtures("quick")
-def test_the_node_of_the_vision_graph_that_drifted_is_named(
-    checkpoint: Path,
-    frames: Path,
-    tmp_path: Path,
-    traced: ir.Model,
-    monkeypatch: pytest.MonkeyPatch,
+def test_int4_is_fitted_to_other_frames(
+    checkpoint: Path, edge_mm: EdgeMM, frames: Path, others: Path, tmp_path: Path, target: str
 ) -> None:
-    """Boxes that lose all their digits in fp16, and the islands that keep them."""
-    model = traced.clone()
-    last = next(v.producer() for v in model.graph.outputs if v.name == "region_boxes")
-    assert last is not None
-    value = boxes = last.inputs[0]
-    many = ir.val("many", const_value=ir.tensor(np.array(1e4, np.float32), name="many"))
-    many.type, many.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([])
-    model.graph.register_initializer(many)
-    for operator in ("Add", "Sub"):
-        node = ir.node(operator, [value, many], name=f"{operator} many")
-        (value,) = node.outputs
-        value.name, value.type, value.shape = operator, boxes.type, boxes.shape
-        model.graph.insert_before(last, node)
-    last.replace_input_with(0, value)
-    monkeypatch.setattr(export_module, "trace_vision", lambda *args, **options: model)
-    strict = Gate(logits_cosine=0, same_answers=0, mean_iou=0.9, within_half_bin=0.9)
-    options: dict[str, Any] = {"frames": frames, "target": "cuda", "gate": strict}
-    with pytest.raises(VerificationError, match=r"vision node Sub many \(Sub\)"):
-        export_checkpoint(checkpoint, tmp_path / "out", **options)
-    export_checkpoint(
-        checkpoint, tmp_path / "out", fp32_islands=["Add many", "Sub many"], **options
-    )
+    """The scales in the graph are those that GPTQ finds, in the type that the graph computes in."""
+    options: dict[str, Any] = {"frames": frames, "target": target, "precision": "int4"}
+    gate = Gate(logits_cosine=0.8, same_answers=0, mean_iou=0, within_half_bin=0)
+    out = export_checkpoint(checkpoint, tmp_path / "out", **options, gate=gate, calibration=others)
+    manifest = load_bundle(out).manifest
+    assert manifest.verification["quantisation"] == "GPTQ on 6 questions of others"
+    dtype = np.dtype(np.float32 if target == "cpu" else np.float16)
+    passages = read_passages(edge_mm, checkpoint, read_samples(others))
+    fitted = gptq_weights(edge_mm, passages, scale_type=dtype)
+    constants = ir.load(out / manifest.graphs[target].decoder).graph.initializers
+    for name, weight in fitted.items():
+        scales = constants[f"{name}.scales"].const_value.numpy()
+        assert scales.dtype == dtype
+        np.testing.assert_array_equal(scales, weight.scales if target == "cpu" else weight.scales.T)
+    for wrong, named in ((None, "--calibration-data DIR"), (frames, "flatter")):
+        with pytest.raises(ExportError, match=named):
+            export_checkpoint(checkpoint, tmp_path / "no", **options, calibration=wrong)
 
 
+@pytest.mark.parametrize(
+    ("largest", "figure"), [(-20.0, "logits_cosine"), (3e38, "values that are not finite")]
+)
 @pytest.mark.usefixtures("quick")
 def test_a_drifted_layer_is_named_and_nothing_is_written(
+    largest: float,
+    figure: str,
     checkpoint: Path,
     frames: Path,
     tmp_path: Path,
@@ -174,15 +196,16 @@ def test_a_drifted_layer_is_named_and_nothing_is_written(
 ) -> None:
     build = bundle_module.build_decoder
 
-    def broken(spec: Any, weights: Mapping[str, np.ndarray], **options: str) -> ir.Model:
+    def wrong(spec: Any, weights: Mapping[str, np.ndarray], **options: str) -> ir.Model:
         name = "model.layers.1.self_attn.o_proj.weight"
-        return build(spec, {**weights, name: -20 * weights[name]}, **options)
+        weight = weights[name] / np.abs(weights[name]).max() * np.float32(largest)
+        return build(spec, {**weights, name: weight}, **options)
 
-    monkeypatch.setattr(bundle_module, "build_decoder", broken)
+    monkeypatch.setattr(bundle_module, "build_decoder", wrong)
     arguments = [str(checkpoint), "-o", str(tmp_path / "out"), "--verify-data", str(frames)]
     assert cli(["export", *arguments]) == 1
     message = capsys.readouterr().err
-    assert "logits_cosine" in message and "decoder residual.1" in message
+    assert figure in message and "decoder residual.1" in message
     assert list(tmp_path.iterdir()) == []
 
 
@@ -216,34 +239,84 @@ def test_bad_requests(checkpoint: Path, frames: Path, tmp_path: Path) -> None:
         )
 
 
-@pytest.mark.usefixtures("quick")
-def test_bad_input_is_one_line_and_exit_code_2(
+@pytest.fixture
+def full_disk() -> Iterator[None]:
+    """No file of this process may grow beyond 100 kB."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.usefixtures("quick", "full_disk")
+def test_a_disk_that_is_full_is_left_as_it_was(
     checkpoint: Path, frames: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    broken = tmp_path / "broken"
-    shutil.copytree(checkpoint, broken)
-    weights = broken / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:1000])
-    wordless = tmp_path / "wordless"
-    shutil.copytree(checkpoint, wordless)
-    (wordless / "tokenizer.json").write_text("{}")
-    for source, named in (
-        (tmp_path / "none", "config.json"),
-        (broken, "model.safetensors"),
-        (wordless, "tokenizer.json"),
-    ):
+    out = tmp_path / "out"
+    assert cli(["export", str(checkpoint), "-o", str(out), "--verify-data", str(frames)]) == 2
+    (message,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+    assert message.startswith(f"error: {out} cannot be written: File too large")
+    assert list(tmp_path.iterdir()) == []
+
+
+def broken(checkpoint: Path, folder: Path) -> dict[str, tuple[Path, str]]:
+    """By what is wrong with it: a checkpoint, and what the message must name."""
+    bad = {
+        name: Path(shutil.copytree(checkpoint, folder / name))
+        for name in ("cut", "wordless", "other", "tagless", "pickled", "not-a-number")
+    }
+    weights = checkpoint / "model.safetensors"
+    (bad["cut"] / weights.name).write_bytes(weights.read_bytes()[:1000])
+    (bad["wordless"] / "tokenizer.json").write_text("{}")
+    tokenizer = (checkpoint / "tokenizer.json").read_text()
+    (bad["tagless"] / "tokenizer.json").write_text(tokenizer.replace("<loc003>", "<place3>"))
+    larger = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
+    larger.add_tokens([f"word{number}" for number in range(500)])
+    larger.save(str(bad["other"] / "tokenizer.json"))
+    (bad["pickled"] / weights.name).rename(bad["pickled"] / "pytorch_model.bin")
+    model = copy.deepcopy(load_model(checkpoint))
+    model.lm.model.norm.weight.data[0] = torch.nan
+    write_checkpoint(bad["not-a-number"], model)
+    file = folder / "model.bin"
+    file.touch()
+    return {
+        "none": (folder / "none", "config.json"),
+        "cut": (bad["cut"], "model.safetensors is damaged"),
+        "wordless": (bad["wordless"], "tokenizer.json"),
+        "other": (bad["other"], "the model only 420"),
+        "tagless": (bad["tagless"], "no special token <loc003>"),
+        "pickled": (bad["pickled"], "pytorch_model.bin is a pickle"),
+        "not-a-number": (bad["not-a-number"], "lm.model.norm.weight"),
+        "file": (file, "is a file"),
+    }
+
+
+@pytest.mark.usefixtures("quick")
+def test_bad_input_is_one_line_and_exit_code_2(
+    checkpoint: Path,
+    frames: Path,
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def refused(source: Path, out: Path, *options: str) -> str:
         capsys.readouterr()
-        code = cli(
-            ["export", str(source), "-o", str(tmp_path / "out"), "--verify-data", str(frames)]
-        )
-        last = capsys.readouterr().err.strip().splitlines()[-1]
-        assert code == 2 and last.startswith("error: ") and named in last
-        assert not (tmp_path / "out").exists()
+        common = ["--verify-data", str(frames)]
+        assert cli(["export", str(source), "-o", str(out), *common, *options]) == 2
+        *before, last = capsys.readouterr().err.strip().splitlines()
+        assert last.startswith("error: ") and not any("error" in line for line in before)
+        assert list(tmp_path.iterdir()) == []
+        return last
+
+    out = tmp_path / "out"
+    for source, named in broken(checkpoint, tmp_path_factory.mktemp("broken")).values():
+        assert named in refused(source, out)
+    assert "/proc/out cannot be written" in refused(checkpoint, Path("/proc/out"))
+    assert "no precision 'fp8'" in refused(checkpoint, out, "--precision", "fp8")
+    assert "--calibration-data" in refused(checkpoint, out, "--precision", "int4")
 
 
 def test_boxes_from_tokens_need_no_head(frames: Path, tmp_path: Path) -> None:
-    from .conftest import tiny_edge_mm, write_checkpoint
-
     source = write_checkpoint(tmp_path / "tokens", tiny_edge_mm("tokens"))
     out = export_checkpoint(source, tmp_path / "out", frames=frames, gate=LOOSE)
     outputs = [value.name for value in ir.load(out / "decoder.cpu.onnx").graph.outputs]

@@ -1,0 +1,217 @@
+"""The steps of an export: a pair of graphs each, which answers what torch has answered.
+
+Exact graphs come first, then what the target computes in, then with weights as they are stored;
+the last one becomes the bundle. A step that computes in 16 bits may keep parts in fp32.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from edge_mm.model.checkpoint import WEIGHTS
+from edge_mm.model.edge_mm import EdgeMM
+from edge_mm.model.runners import TorchDecoder, TorchVision
+from edge_mm_export.bundle import draw_decoder, write_bundle
+from edge_mm_export.calibrate import activation_scales, measure_ranges
+from edge_mm_export.drift import ask_torch, find_islands, first_drifted
+from edge_mm_export.errors import ExportError
+from edge_mm_export.hessians import gptq_weights, read_passages
+from edge_mm_export.islands import NO_ISLANDS, Islands
+from edge_mm_export.linear import BlockWeights, Scales
+from edge_mm_export.precision import EXACT, PRECISIONS
+from edge_mm_export.probe import ProbedSession, Trace
+from edge_mm_export.samples import Sample
+from edge_mm_export.verify import Gate, StepFigures, compare, failures, worst
+from edge_mm_runtime.bundle import Bundle, load_bundle
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Questions to quantise on; `name` is that of their folder."""
+
+    name: str
+    samples: Sequence[Sample]
+
+
+@dataclass(frozen=True)
+class Source:
+    """What all graphs of an export are made of; `vision` is the traced fp32 graph."""
+
+    checkpoint: Path
+    model: EdgeMM
+    vision: ir.Model
+    calibration: Calibration | None = None
+
+
+@dataclass(frozen=True)
+class Exam:
+    """What every step is asked, how torch answers it, and what is near enough."""
+
+    samples: Sequence[Sample]
+    torch_traces: Sequence[Trace]
+    gate: Gate
+
+
+class Step:
+    """One pair of graphs on the way to a bundle."""
+
+    figures: StepFigures  # of the last exam
+    traces: Sequence[Trace]  # likewise
+
+    def __init__(self, target: str, precision: str, scratch: Path) -> None:
+        self.target, self.precision = target, precision
+        self.stored = PRECISIONS[target][precision]
+        self.name = precision if target == EXACT[0] else f"{target} {precision}"
+        self.folder = scratch / self.name.replace(" ", "-")
+        self.quantisation = "none" if self.stored.weights == "float" else "rounded to nearest"
+        self.islands = NO_ISLANDS
+        self._scratch = scratch
+        self._scales: Scales | None = None
+        self._blocks: BlockWeights | None = None
+        self._case = 0  # the question that was furthest from torch
+
+    @property
+    def _halves(self) -> bool:
+        return self.stored.activations != "FLOAT"
+
+    @property
+    def _dtype(self) -> ir.DataType:
+        return ir.DataType[self.stored.activations]
+
+    def quantise(self, source: Source, exact: Step) -> None:
+        """Fit the weights, or measure the activations, if the precision says so."""
+        if not self.stored.is_calibrated or source.calibration is None:
+            return
+        samples = source.calibration.samples
+        if self.stored.needs_scales:
+            ranges = measure_ranges(exact.folder, samples, self._scratch)
+            self._scales = activation_scales(ranges, self.stored)
+            method = "activations measured"
+        else:
+            passages = read_passages(source.model, source.checkpoint, samples)
+            self._blocks = gptq_weights(source.model, passages, scale_type=self._dtype.numpy())
+            method = "GPTQ"
+        self.quantisation = f"{method} on {len(samples)} questions of {source.calibration.name}"
+
+    def write(self, source: Source, islands: Islands = NO_ISLANDS) -> None:
+        """Write the graphs as an unverified bundle, over those of before."""
+        self.islands = islands if self._halves else NO_ISLANDS
+        shutil.rmtree(self.folder, ignore_errors=True)
+        write_bundle(
+            self.folder,
+            source.checkpoint,
+            source.model,
+            source.vision,
+            target=self.target,
+            precision=self.precision,
+            scales=self._scales,
+            quantised=self._blocks,
+            islands=self.islands,
+        )
+
+    def ask_torch(self, source: Source, samples: Sequence[Sample], gate: Gate) -> Exam:
+        """The exam of all steps, of these graphs' model in torch; ExportError for NaN weights."""
+        model = source.model
+        session = _WatchedSession(self.folder, TorchVision(model), TorchDecoder(model))
+        traces = session.finite_traces(samples)
+        if len(traces) < len(samples):
+            raise ExportError(
+                f"{source.checkpoint / WEIGHTS}: in torch, {samples[len(traces)].text!r} about "
+                f"{samples[len(traces)].picture} gives values that are not finite"
+            )
+        return Exam(samples, traces, gate)
+
+    def sit(self, exam: Exam) -> list[str]:
+        """Ask the graphs: what is below the gate, in words; empty when it holds."""
+        self.traces = _WatchedSession(self.folder, target=self.target).finite_traces(exam.samples)
+        if len(self.traces) < len(exam.samples):
+            self._case = len(self.traces)
+            return ["values that are not finite"]
+        manifest = self._bundle().manifest
+        self.figures = compare(
+            self.name,
+            exam.samples,
+            exam.torch_traces,
+            self.traces,
+            manifest.image,
+            manifest.grounding.bins,
+        )
+        self._case = worst(exam.torch_traces, self.traces)
+        return failures(self.figures, exam.gate)
+
+    def more_islands(self, source: Source, exam: Exam, most: int) -> Islands | None:
+        """Those of now and what has to be fp32 besides; None if that is not what is wrong."""
+        if not self._halves:
+            return None
+        decoder = draw_decoder(
+            source.model,
+            target=self.target,
+            precision=self.precision,
+            scales=self._scales,
+            quantised=self._blocks,
+        )
+        trace = exam.torch_traces[self._case]
+        for ids in (trace.prompt, trace.ids):  # what leaves the range may come with the answer
+            question, _ = ask_torch(
+                source.model, self._bundle(), self.target, self._pixel_values(exam), list(ids)
+            )
+            found = find_islands(
+                question,
+                source.vision,
+                decoder,
+                self._dtype,
+                self.islands,
+                self._scratch,
+                most,
+            )
+            if found is not None:
+                return found
+        return None
+
+    def first_drifted(self, source: Source, exam: Exam, exact: Step) -> str:
+        """The module to look at, where the answer is that was furthest from torch's."""
+        return first_drifted(
+            source.model,
+            self._bundle(),
+            self.target,
+            self._pixel_values(exam),
+            list(exam.torch_traces[self._case].prompt),
+            self._scratch,
+            exact=exact._bundle(),
+        )
+
+    def _bundle(self) -> Bundle:
+        return load_bundle(self.folder, verify="size")
+
+    def _pixel_values(self, exam: Exam) -> np.ndarray:
+        return self._bundle().manifest.image.apply(exam.samples[self._case].frame)
+
+
+class _WatchedSession(ProbedSession):
+    """A probed session that notices values that are not finite."""
+
+    def finite_traces(self, samples: Sequence[Sample]) -> list[Trace]:
+        """Ask, up to the first question whose values are not finite; then close the session."""
+        traces: list[Trace] = []
+        with self, np.errstate(all="ignore"):
+            for sample in samples:
+                try:
+                    trace = self.trace(sample)
+                except (ValueError, OverflowError):  # of a place or a probability that is NaN
+                    if self._is_finite():
+                        raise
+                    break
+                if not self._is_finite():
+                    break
+                traces.append(trace)
+        return traces
+
+    def _is_finite(self) -> bool:
+        seen = [*self._recorder.logits.values(), *(self._regions or ())]
+        return all(bool(np.isfinite(values).all()) for values in seen)

@@ -109,5 +109,5 @@ def test_every_token_says_where_it_lies() -> None:
     x = (torch.arange(100) % 10 + 0.5) / 10
     y = (torch.arange(100) // 10 + 0.5) / 10
     wanted = torch.stack([x, y], 1)
-    read, *_ = torch.linalg.lstsq(places, wanted - 0.5)  # a linear layer can read it off
+    read = torch.linalg.pinv(places) @ (wanted - 0.5)  # a linear layer can read it off
     assert (places @ read - (wanted - 0.5)).abs().max() < 0.02

@@ -19,7 +19,7 @@ from edge_mm.model.projectors.attention import Attention
 from edge_mm.model.projectors.perceiver import MAX_IMAGES, PerceiverProjector
 from edge_mm.model.projectors.pixel_shuffle import PixelShuffleProjector
 from edge_mm.model.projectors.qformer import QFormerProjector
-from edge_mm.model.vision import VisionTower
+from edge_mm.model.vision import VisionTower, sine_cosine
 from edge_mm.train.alignment_losses import sea_grid
 from edge_mm.train.recipe import load_recipe
 from edge_mm_runtime.errors import UsageError
@@ -178,7 +178,7 @@ def test_the_tower_shows_its_layers(tiny_config: ModelConfig) -> None:
     config = msgspec.structs.replace(tiny_config.vision, layers=3)
     tower, pixel_values = VisionTower(config, (0, 1, -1)).eval(), torch.randn(1, 3, 240, 240)
     tokens, fine, features = tower(pixel_values)
-    before, first, last = features.chunk(3, -1)
+    before, first, last = (features - tower.place).chunk(3, -1)
     torch.testing.assert_close(
         before, tower.patchify(fine).flatten(2).transpose(1, 2) + tower.position
     )
@@ -186,9 +186,8 @@ def test_the_tower_shows_its_layers(tiny_config: ModelConfig) -> None:
     whole = tower.encoder(inputs_embeds=before).last_hidden_state
     torch.testing.assert_close(last, whole)
     torch.testing.assert_close(tokens, tower.norm(whole))
-    tower.feature_layers = ()
-    plain, _, read = tower(pixel_values)
-    assert torch.equal(plain, tokens) and torch.equal(read, tokens)
+    plain, _, read = VisionTower(config).eval()(pixel_values)
+    torch.testing.assert_close(read - plain, 2.0 * sine_cosine(10, config.hidden_size))
 
 
 @pytest.mark.parametrize(

@@ -112,10 +112,12 @@ class Losses(nn.Module):
                 )
             if "pointing" in names:
                 losses["pointing"] = _pointing(model, batch, states[-1], keys)
+            if names & {"mentions", "places"}:
+                spoken = _spoken_of(model, batch, states)
             if "mentions" in names:
-                losses["mentions"] = _mentions(model, batch, states, keys)
+                losses["mentions"] = _mentions(batch, spoken, keys)
             if "places" in names:
-                losses["places"] = _places(model, batch, states)
+                losses["places"] = _places(batch, spoken)
             if "preference" in names:
                 losses["preference"] = self._preference(batch, states[-1], image_embeds)
         return losses
@@ -204,27 +206,28 @@ def _pointing(model: EdgeMM, batch: Batch, hidden: Tensor, keys: Tensor) -> Tens
     return pointing_loss(_scores(sample, queries, keys), batch.cell_ids[sample] == item[:, None])
 
 
-def _mentions(model: EdgeMM, batch: Batch, states: tuple[Tensor, ...], keys: Tensor) -> Tensor:
+# Samples, and of each what the decoder knows of objects: queries, biases, places.
+Spoken = list[tuple[Tensor, tuple[Tensor, Tensor, Tensor]]]
+
+
+def _mentions(batch: Batch, spoken: Spoken, keys: Tensor) -> Tensor:
     """Half-way through the decoder a noun phrase knows its objects, and two layers in three through
     it <assistant> knows what its answer is about: the layers that follow can reason with it."""
     scores = [
-        _scores(sample, queries, keys) + bias[:, None]
-        for sample, (queries, bias, _) in _spoken_of(model, batch, states)
+        _scores(sample, queries, keys) + bias[:, None] for sample, (queries, bias, _) in spoken
     ]
     return mention_loss(torch.cat(scores), torch.cat([batch.mentioned, batch.subject_cells]))
 
 
-def _places(model: EdgeMM, batch: Batch, states: tuple[Tensor, ...]) -> Tensor:
+def _places(batch: Batch, spoken: Spoken) -> Tensor:
     """At the same tokens the decoder knows where a thing is and how large: what "left of" and
     "larger" are made of."""
-    places = [places for _, (_, _, places) in _spoken_of(model, batch, states)]
+    places = [places for _, (_, _, places) in spoken]
     return place_loss(torch.cat(places), torch.cat([batch.mention_places, batch.subject_places]))
 
 
-def _spoken_of(
-    model: EdgeMM, batch: Batch, states: tuple[Tensor, ...]
-) -> list[tuple[Tensor, tuple[Tensor, Tensor, Tensor]]]:
-    """Mentions, then subjects: the sample of each, and what the decoder knows of its objects."""
+def _spoken_of(model: EdgeMM, batch: Batch, states: tuple[Tensor, ...]) -> Spoken:
+    """What the decoder knows at mentions, then at subjects."""
     layers = len(states) - 1
     found = []
     for head, where, layer in (

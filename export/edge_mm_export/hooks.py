@@ -23,6 +23,7 @@ from edge_mm_export.mask import Visible, visibility
 
 FloatArray = npt.NDArray[np.float32]
 Linear = Callable[[ir.Value, str, FloatArray], ir.Value]
+Norm = Callable[[ir.Value, str, FloatArray], ir.Value]
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Hooks:
     dtype: ir.DataType
     linear: Linear
     """(x [1, S, K], name, weight [N, K]) -> [1, S, N]"""
-    norm: Callable[[ir.Value, str, FloatArray], ir.Value]
+    norm: Norm
     """(x [1, S, D], name, weight [D]) -> RMS norm of x"""
     add_norm: Callable[[ir.Value, ir.Value, str, FloatArray], tuple[ir.Value, ir.Value]]
     """(x, residual, name, weight [D]) -> (RMS norm of their sum, their sum)"""
@@ -87,6 +88,17 @@ def position_input(graph: GraphBuilder, spec: DecoderSpec) -> tuple[ir.Value, Vi
     position_ids = graph.input("position_ids", ir.DataType.INT64, [1, "sequence"])
     every = constant(graph, np.arange(spec.context), "cache.places")
     return position_ids, visibility(graph, spec, position_ids, every)
+
+
+def rms_norm(graph: GraphBuilder, spec: DecoderSpec, dtype: ir.DataType) -> Norm:
+    """The norm hook of targets that know RMSNormalization (opset 23)."""
+
+    def norm(x: ir.Value, name: str, weight: FloatArray) -> ir.Value:
+        gain = constant(graph, weight, f"{name}.weight", dtype)
+        normed: ir.Value = graph.op.RMSNormalization(x, gain, axis=-1, epsilon=spec.norm_eps)
+        return normed
+
+    return norm
 
 
 def split_heads(

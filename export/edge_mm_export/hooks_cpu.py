@@ -22,6 +22,7 @@ from edge_mm_export.hooks import (
     Linear,
     cache_inputs,
     constant,
+    rms_norm,
 )
 from edge_mm_export.mask import input_named, visibility
 from edge_mm_export.rope import Rope, Tables
@@ -43,7 +44,6 @@ def contrib_hooks(
             f"{spec.family}: a rotary size of {rotary_dim} is not supported on the targets cpu and "
             "cuda (GroupQueryAttention turns multiples of 16); tensorrt and tensorrt-10.3 have it"
         )
-    op = graph.op
     contrib = graph.opset("com.microsoft", 1)
     past = cache_inputs(graph, spec, dtype, "capacity")
     seqlens_k = graph.input("seqlens_k", ir.DataType.INT32, [1])
@@ -51,10 +51,7 @@ def contrib_hooks(
     rope = Rope(graph, spec, dtype)
     biases = _biases(graph, spec, dtype, total_length)
 
-    def norm(x: ir.Value, name: str, weight: FloatArray) -> ir.Value:
-        gain = constant(graph, weight, f"{name}.weight", dtype)
-        normed: ir.Value = op.RMSNormalization(x, gain, axis=-1, epsilon=spec.norm_eps)
-        return normed
+    norm = rms_norm(graph, spec, dtype)
 
     def add_norm(
         x: ir.Value, residual: ir.Value, name: str, weight: FloatArray

@@ -17,9 +17,9 @@ from edge_mm_export.hooks import (
     Hooks,
     Linear,
     cache_inputs,
-    constant,
     join_heads,
     position_input,
+    rms_norm,
     split_heads,
 )
 from edge_mm_export.hooks_primitive import primitive_attention
@@ -43,10 +43,7 @@ def tensorrt_hooks(
     # Soft-capping inside of Attention is not known to be in any of TensorRT's kernels.
     attend = None if spec.attention_softcap is None else primitive_attention(graph, spec, dtype)
 
-    def norm(x: ir.Value, name: str, weight: FloatArray) -> ir.Value:
-        gain = constant(graph, weight, f"{name}.weight", dtype)
-        normed: ir.Value = op.RMSNormalization(x, gain, axis=-1, epsilon=spec.norm_eps)
-        return normed
+    norm = rms_norm(graph, spec, dtype)
 
     def add_norm(
         x: ir.Value, residual: ir.Value, name: str, weight: FloatArray

@@ -47,24 +47,54 @@ class Confidence(msgspec.Struct, frozen=True):
     words_temperature: float | None = None
 
 
+CodecName = Literal[
+    "edge_mm",
+    "qwen2_vl",
+    "qwen2_5_vl",
+    "qwen3_vl",
+    "paligemma",
+    "internvl",
+    "kosmos2",
+    "florence2",
+    "molmo",
+    "none",
+]
+
+
 class Grounding(msgspec.Struct, frozen=True):
     """How the model names places.
 
+    codec                the words and numbers that it names them by (see codecs); none: it was not
+                         taught to, and only free text can be asked of it
+    bins                 location bins of a side, of the edge_mm codec
     box_source           head: a region head points, the location tokens are appended unsampled;
                          tokens: the model speaks the location tokens itself
     existence_threshold  below this p(<ref>) / (p(<ref>) + p(<none>)) the answer is <none>;
                          None: whichever is likelier
     """
 
-    codec: Literal["edge_mm"]
-    bins: int
-    box_source: Literal["head", "tokens"]
+    codec: CodecName
+    bins: int = 128
+    box_source: Literal["head", "tokens"] = "tokens"
     existence_threshold: float | None = None
     confidence: Confidence | None = None
 
+    def __post_init__(self) -> None:
+        if self.bins < 1:
+            raise ValueError(f"bins is {self.bins}, a side has at least 1")
+        if self.codec != "edge_mm" and self.box_source == "head":
+            raise ValueError(f"codec {self.codec} has no region head: box_source is tokens")
+
 
 class DecoderGeometry(msgspec.Struct, frozen=True):
-    """Sizes of the decoder; `context` is the capacity of the key/value cache in tokens."""
+    """Sizes of the decoder; `context` is the capacity of the key/value cache in tokens.
+
+    rope_grid     rows and columns of a picture's tokens, where they turn by them: the graph takes
+                  `rope_positions` (see rope.py). None: every id turns by its place alone
+    image_size    floats in a row of image_embeds; None: hidden_size
+    prefix_reuse  whether what the cache holds of a prompt is right for another one that begins
+                  alike; not where the whole prompt sees itself (PaliGemma)
+    """
 
     layers: int
     kv_heads: int
@@ -72,6 +102,20 @@ class DecoderGeometry(msgspec.Struct, frozen=True):
     context: int
     vocab_size: int
     hidden_size: int
+    rope_grid: tuple[int, int] | None = None
+    image_size: int | None = None
+    prefix_reuse: bool = True
+
+    def __post_init__(self) -> None:
+        if self.rope_grid is not None and min(self.rope_grid) < 1:
+            raise ValueError(f"rope_grid is {self.rope_grid}: rows and columns are at least 1")
+        if self.image_size is not None and self.image_size < 1:
+            raise ValueError(f"image_size is {self.image_size}, a row has at least 1 float")
+
+    @property
+    def image_row(self) -> int:
+        """Floats in a row of image_embeds."""
+        return self.image_size or self.hidden_size
 
 
 class GraphSet(msgspec.Struct, frozen=True):
@@ -108,6 +152,13 @@ class BundleManifest(msgspec.Struct, frozen=True, kw_only=True):
     files: tuple[FileEntry, ...] = ()
     verification: dict[str, Any] = {}
     memory_estimate_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        grid, tokens = self.decoder.rope_grid, self.prompt.image_token_count
+        if grid is not None and grid[0] * grid[1] != tokens:
+            raise ValueError(
+                f"decoder.rope_grid is {grid[0]} x {grid[1]}, the prompt has {tokens} image tokens"
+            )
 
 
 @dataclass(frozen=True)

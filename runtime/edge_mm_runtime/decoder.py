@@ -17,7 +17,8 @@ import numpy.typing as npt
 
 from edge_mm_runtime.bundle import DecoderGeometry
 from edge_mm_runtime.errors import BundleError
-from edge_mm_runtime.runner import Arrays, OnnxRunner, Runner
+from edge_mm_runtime.rope import rope_positions
+from edge_mm_runtime.runner import Arrays, OnnxRunner, Provider, Runner
 
 
 def _lengths(start: int, count: int) -> Arrays:
@@ -63,7 +64,7 @@ class Decoder:
         self._runner = runner
         self._target = target
         self._ids: list[int] = []
-        self._image_embeds = np.zeros((0, geometry.hidden_size), np.float32)
+        self._image_embeds = _rows(np.zeros((0, geometry.image_row), np.float32))
 
     @property
     def room(self) -> int:
@@ -74,18 +75,26 @@ class Decoder:
         """Look at another picture, image_embeds [T, D]: the cache forgets from its place on.
 
         Where no id stands for the picture, every one may have looked at it: all are forgotten.
+        A picture of no rows is none; only words can follow.
         """
-        self._image_embeds = image_embeds
+        self._image_embeds = _rows(image_embeds)
         vocab_size = self.geometry.vocab_size
         places = (index for index, token in enumerate(self._ids) if token >= vocab_size)
         del self._ids[next(places, 0) :]
 
     def prefill(self, prompt: Sequence[int]) -> Position:
-        """Start over with a prompt; the part that the cache holds already is not computed again."""
+        """Start over with a prompt; the part that the cache holds already is not computed again.
+
+        A picture is never cut in two: where its rows see each other, they need one pass.
+        """
         shared = 0
         most = min(len(self._ids), len(prompt) - 1)  # the last id is needed for its logits
+        if not self.geometry.prefix_reuse:
+            most = 0
         while shared < most and self._ids[shared] == prompt[shared]:
             shared += 1
+        while shared and prompt[shared] > self.geometry.vocab_size:
+            shared -= 1
         del self._ids[shared:]
         return self.extend(prompt[shared:])
 
@@ -93,18 +102,31 @@ class Decoder:
         """Append ids in one pass. The caller keeps to `room`."""
         if not 0 < len(ids) <= self.room:
             raise ValueError(f"cannot append {len(ids)} ids where {self.room} fit")
-        outputs = self._runner.run(
-            decoder_inputs(self._target, len(self._ids), ids, self._image_embeds)
-        )
+        start, geometry = len(self._ids), self.geometry
+        inputs = decoder_inputs(self._target, start, ids, self._image_embeds)
+        if geometry.rope_grid is not None:
+            every = rope_positions([*self._ids, *ids], geometry.vocab_size, *geometry.rope_grid)
+            inputs["rope_positions"] = every[:, start:]
+        outputs = self._runner.run(inputs)
         self._ids += ids
         query = outputs.get("region_query")
         return Position(outputs["logits"][0], None if query is None else query[0])
 
 
+def _rows(image_embeds: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """The rows [T, D], or one of zeros where there are none: no graph can pick a row of nothing."""
+    if len(image_embeds):
+        return image_embeds
+    return np.zeros((1, image_embeds.shape[1]), np.float32)
+
+
 def decoder_inputs(
     target: str, start: int, ids: Sequence[int], image_embeds: npt.NDArray[np.float32]
 ) -> Arrays:
-    """The inputs of a pass that appends `ids` to the `start` that the cache of a graph holds."""
+    """The inputs of a pass that appends `ids` to the `start` that the cache of a graph holds.
+
+    A graph whose geometry has a rope_grid also takes `rope_positions`, see rope.py.
+    """
     return {
         "input_ids": np.array([ids], np.int64),
         "image_embeds": image_embeds,
@@ -113,7 +135,11 @@ def decoder_inputs(
 
 
 def open_decoder(
-    path: Path, geometry: DecoderGeometry, threads: int | None, target: str = "cpu"
+    path: Path,
+    geometry: DecoderGeometry,
+    threads: int | None,
+    target: str = "cpu",
+    provider: Provider = "cpu",
 ) -> OnnxRunner:
     """A target's decoder graph on ONNX Runtime, one shared buffer for each cache tensor.
 
@@ -130,8 +156,11 @@ def open_decoder(
             for layer in range(geometry.layers)
             for part in ("key", "value")
         },
+        provider=provider,
     )
-    expected = decoder_inputs(target, 0, [0], np.zeros((0, 0), np.float32)).keys()
+    expected = set(decoder_inputs(target, 0, [0], np.zeros((0, 0), np.float32)))
+    if geometry.rope_grid is not None:
+        expected.add("rope_positions")
     if runner.inputs.keys() != expected or "logits" not in runner.outputs:
         raise BundleError(
             f"{path} takes {sorted(runner.inputs)} and gives {sorted(runner.outputs)}, "

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -52,6 +53,15 @@ class Region(msgspec.Struct, frozen=True):
     point: Point | None = None
 
 
+class Span(NamedTuple):
+    """Where an object stands in a text, in characters: its name and place; its coordinates."""
+
+    start: int
+    end: int
+    place_start: int
+    place_end: int
+
+
 class StepRegion(msgspec.Struct, frozen=True):
     """One step of an instruction, e.g. place / left of / blue bowl."""
 
@@ -66,6 +76,7 @@ class Parsed(msgspec.Struct, frozen=True):
     text       for people: tags and locations stripped
     found      False: the model said `<none>`; True: it located something; None: free text
     malformed  part of the text could not be read; what could is in `objects` and `steps`
+    spans      where each of `objects` stands in the text; () of this codec, whose tags are tokens
     `objects` lists the regions of the steps too, in the order of the text.
     """
 
@@ -74,6 +85,7 @@ class Parsed(msgspec.Struct, frozen=True):
     steps: tuple[StepRegion, ...] = ()
     found: bool | None = None
     malformed: bool = False
+    spans: tuple[Span, ...] = ()
 
 
 def location_tokens(bins: int = DEFAULT_BINS) -> tuple[str, ...]:
@@ -92,8 +104,10 @@ def dequantise(index: int, bins: int = DEFAULT_BINS) -> float:
 
 
 def format_box(box: Sequence[float], bins: int = DEFAULT_BINS) -> str:
-    """x1 y1 x2 y2 -> `<box><loc...>x4</box>`."""
-    return f"<box>{format_locations(box, bins)}</box>"
+    """x1 y1 x2 y2 -> `<box><loc...>x4</box>`; a side that is one whole bin is that bin twice."""
+    x1, y1, x2, y2 = box
+    x2, y2 = _inside_bin(x1, x2, bins), _inside_bin(y1, y2, bins)
+    return f"<box>{format_locations((x1, y1, x2, y2), bins)}</box>"
 
 
 def format_point(point: Sequence[float], bins: int = DEFAULT_BINS) -> str:
@@ -224,6 +238,12 @@ def _span(first: int, second: int, bins: int) -> tuple[float, float]:
     if first == second:
         return first / bins, (first + 1) / bins
     return dequantise(min(first, second), bins), dequantise(max(first, second), bins)
+
+
+def _inside_bin(first: float, second: float, bins: int) -> float:
+    """The far end of a side, but inside the bin that the side is all of, as `_span` reads it."""
+    index = quantise(first, bins)
+    return first if (first, second) == (index / bins, (index + 1) / bins) else second
 
 
 def _format_step(step: StepRegion, bins: int) -> str:

@@ -14,25 +14,40 @@ from functools import lru_cache
 import minijinja
 import msgspec
 
+from edge_mm_runtime.answer import MODES, Mode
 from edge_mm_runtime.errors import UsageError
 
 NANO_TEMPLATE = "<bos>{{ image }}<user>{{ text }}<assistant>"
 MAX_TEXT_CHARACTERS = 2000
 
-_TAG = re.compile(r"<(/?[A-Za-z_|]+\d*)>")
+_TAG = re.compile(r"<(/?[A-Za-z_|][\w|-]*/?)>")
+_WORDS = "{text}"
 
 
 class Prompt(msgspec.Struct, frozen=True):
-    """The prompt of a model: one picture, one user turn."""
+    """The prompt of a model: one picture, one user turn.
+
+    modes  how a mode is asked for, "{text}" being the user's words, e.g. {"locate": "detect
+           {text}"}; a mode that is not there takes the words as they are
+    """
 
     template: str
     image_token: str
     image_token_count: int
+    modes: dict[str, str] = {}
 
-    def render(self, text: str) -> str:
-        """The user's words -> the whole prompt, up to where the answer starts."""
+    def __post_init__(self) -> None:
+        for mode, phrase in self.modes.items():
+            if mode not in MODES:
+                raise ValueError(f"modes has {mode!r}: one of {', '.join(MODES)}")
+            if _WORDS not in phrase:
+                raise ValueError(f"modes has {phrase!r} for {mode} without {_WORDS} in it")
+
+    def render(self, text: str, mode: Mode = "auto") -> str:
+        """The user's words, put for the mode -> the whole prompt, up to where the answer starts."""
         image = self.image_token * self.image_token_count
-        return _environment(self.template).render_template("prompt", image=image, text=clean(text))
+        said = self.modes.get(mode, _WORDS).replace(_WORDS, clean(text))
+        return _environment(self.template).render_template("prompt", image=image, text=said)
 
 
 def clean(text: str) -> str:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from tokenizers import Tokenizer
 
-from edge_mm_runtime.bundle import Bundle
+from edge_mm_runtime.bundle import Bundle, CodecName
+from edge_mm_runtime.codecs import open_codec
 from edge_mm_runtime.errors import BundleError
-from edge_mm_runtime.grounding import location_tokens
 
 
-class Vocabulary(NamedTuple):
-    """Ids of a bundle's tokenizer."""
+class Tags(NamedTuple):
+    """Ids of the tags of the edge_mm codec."""
 
-    size: int
-    image: int
     ref: int
     end_ref: int
     box: int
@@ -23,27 +22,46 @@ class Vocabulary(NamedTuple):
     point: int
     end_point: int
     none: int
-    locations: tuple[int, ...]
+
+
+class Vocabulary(NamedTuple):
+    """Ids of a bundle's tokenizer, and the codec that they are read by.
+
+    locations  the codec's location tokens in order; () where its numbers are text
+    tags       of the edge_mm codec; None: another one, which may spell its tags
+    added      the tokens that were added to the tokenizer's own, by their text
+    special    those of them that words are not made of
+    """
+
+    size: int
+    image: int
     stop: tuple[int, ...]
+    locations: tuple[int, ...] = ()
+    tags: Tags | None = None
+    added: Mapping[str, int] = {}
+    special: frozenset[int] = frozenset()
+    codec: CodecName = "edge_mm"
 
 
 def open_tokenizer(bundle: Bundle) -> tuple[Tokenizer, Vocabulary]:
-    """The tokenizer of a bundle, every tag and location of its codec being one special token."""
+    """The tokenizer of a bundle.
+
+    Every tag and location of the edge_mm codec must be one special token of it; of other codecs
+    only the image token must be one token.
+    """
     path = bundle.path(bundle.manifest.tokenizer)
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # tokenizers raises a bare Exception
         raise BundleError(f"{path} is not a tokenizer: {error}: export the bundle again") from None
-    special = {
-        token.content: index
-        for index, token in tokenizer.get_added_tokens_decoder().items()
-        if token.special
-    }
+    decoder = tokenizer.get_added_tokens_decoder()
+    added = {token.content: index for index, token in decoder.items()}
+    special = frozenset(index for index, token in decoder.items() if token.special)
 
     def id_of(token: str) -> int:
-        if token not in special:
+        if added.get(token) not in special:
             raise BundleError(f"{path} has no special token {token}: export the bundle again")
-        return special[token]
+        return added[token]
 
     manifest = bundle.manifest
     size = tokenizer.get_vocab_size()
@@ -52,17 +70,27 @@ def open_tokenizer(bundle: Bundle) -> tuple[Tokenizer, Vocabulary]:
             f"{path} has {size} tokens, the decoder's vocabulary only "
             f"{manifest.decoder.vocab_size}: export the bundle again"
         )
-    vocabulary = Vocabulary(
-        size=size,
-        image=id_of(manifest.prompt.image_token),
-        ref=id_of("<ref>"),
-        end_ref=id_of("</ref>"),
-        box=id_of("<box>"),
-        end_box=id_of("</box>"),
-        point=id_of("<point>"),
-        end_point=id_of("</point>"),
-        none=id_of("<none>"),
-        locations=tuple(map(id_of, location_tokens(manifest.grounding.bins))),
-        stop=manifest.stop_ids,
+    image = manifest.prompt.image_token
+    locations = open_codec(manifest.grounding).locations
+    if manifest.grounding.codec == "edge_mm":
+        tags = Tags(*map(id_of, _TAGS))
+        ids = tuple(map(id_of, locations))
+        return tokenizer, Vocabulary(
+            size, id_of(image), manifest.stop_ids, ids, tags, added, special
+        )
+    if image not in added:
+        raise BundleError(f"{path} has no token {image} of its own: export the bundle again")
+    known = all(token in added for token in locations)
+    return tokenizer, Vocabulary(
+        size,
+        added[image],
+        manifest.stop_ids,
+        tuple(added[token] for token in locations) if known else (),
+        None,
+        added,
+        special,
+        manifest.grounding.codec,
     )
-    return tokenizer, vocabulary
+
+
+_TAGS = ("<ref>", "</ref>", "<box>", "</box>", "<point>", "</point>", "<none>")

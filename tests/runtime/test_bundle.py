@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import random
 import shutil
@@ -13,8 +14,17 @@ from typing import Any
 import pytest
 
 from edge_mm_runtime import bundle as bundle_module
-from edge_mm_runtime.bundle import load_bundle, write_manifest
+from edge_mm_runtime.bundle import Grounding, load_bundle, write_manifest
 from edge_mm_runtime.errors import BundleError, EdgeMMError
+
+OTHER_FILES = (  # what an export writes beside graphs and tokenizer
+    "LICENSE",
+    "chat_template.jinja",
+    "decoder.cpu.onnx.data",
+    "references/00.png",
+    "references/references.json",
+    "report.html",
+)
 
 
 @pytest.fixture
@@ -136,16 +146,58 @@ def test_another_valid_value_in_the_manifest_is_refused(folder: Path) -> None:
         load_bundle(folder)
 
 
+@pytest.mark.parametrize(
+    ("part", "change", "named"),
+    [
+        ("grounding", {"codec": "klingon"}, r"'klingon' - at `\$.grounding.codec`"),
+        ("grounding", {"codec": "paligemma"}, "codec paligemma has no region head"),
+        ("grounding", {"bins": 0}, "bins is 0"),
+        ("decoder", {"rope_grid": [4, 5]}, "rope_grid is 4 x 5, the prompt has 16 image tokens"),
+        ("decoder", {"rope_grid": [0, 16]}, "rows and columns are at least 1"),
+        ("decoder", {"rope_grid": [16]}, "rope_grid"),
+        ("decoder", {"image_size": 0}, "image_size is 0"),
+        ("prompt", {"modes": {"find": "detect {text}"}}, "modes has 'find'"),
+        ("prompt", {"modes": {"locate": "detect"}}, "without {text} in it"),
+    ],
+)
+def test_what_cannot_be_is_refused_on_reading(
+    folder: Path, part: str, change: dict[str, Any], named: str
+) -> None:
+    edit(folder, lambda manifest: manifest[part].update(change))
+    with pytest.raises(BundleError, match=f"bundle.json is damaged: .*{named}"):
+        load_bundle(folder)
+
+
+def test_a_bundle_of_before_is_read_as_before(folder: Path) -> None:
+    """Without the fields that came later, as the shipped bundle is."""
+
+    def forget(manifest: dict[str, Any]) -> None:
+        for name in ("rope_grid", "image_size", "prefix_reuse"):
+            del manifest["decoder"][name]
+        del manifest["prompt"]["modes"]
+
+    before = load_bundle(folder).manifest
+    edit(folder, forget)
+    read = load_bundle(folder).manifest
+    assert read == before
+    assert read.decoder.prefix_reuse and read.decoder.rope_grid is None
+    assert read.decoder.image_row == read.decoder.hidden_size
+    assert Grounding("paligemma") == Grounding("paligemma", 128, "tokens")
+    shipped = load_bundle("default", verify="size").manifest
+    assert (shipped.grounding.codec, shipped.grounding.box_source) == ("edge_mm", "head")
+    assert shipped.decoder.prefix_reuse and not shipped.prompt.modes
+
+
 def test_200_random_corruptions_are_refused_by_name(folder: Path) -> None:
     (folder / "references").mkdir()
-    (folder / "references" / "references.json").write_text('{"questions": []}')
+    for name in OTHER_FILES:
+        (folder / name).write_bytes(name.encode() * 20)
     write_manifest(folder, load_bundle(folder).manifest)
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    assert len(files) == 6
+    every = list(itertools.product(files, ["flip", "truncate", "extra", "delete"]))
+    assert len(every) == 4 * (5 + len(OTHER_FILES))
     draw = random.Random(20261122)
-    tried = set()
-    for _ in range(200):
-        path, kind = draw.choice(files), draw.choice(["flip", "truncate", "extra", "delete"])
+    for path, kind in itertools.islice(itertools.cycle(every), 200):
         whole = path.read_bytes()
         corrupt(path, kind, draw)
         with pytest.raises(EdgeMMError) as refusal:
@@ -153,8 +205,6 @@ def test_200_random_corruptions_are_refused_by_name(folder: Path) -> None:
         message = str(refusal.value)
         assert path.name in message and "\n" not in message, (path, kind, message)
         path.write_bytes(whole)
-        tried.add((path, kind))
-    assert len(tried) == 24
     load_bundle(folder)
 
 

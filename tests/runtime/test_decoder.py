@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
-from edge_mm_runtime.bundle import load_bundle
+from edge_mm_runtime.bundle import DecoderGeometry, load_bundle
 from edge_mm_runtime.decoder import Decoder, open_decoder
 from edge_mm_runtime.errors import BundleError
+from edge_mm_runtime.runner import Array, Arrays, TensorSpec
 
 Weights = dict[str, np.ndarray]
 IMAGE = np.random.default_rng(1).standard_normal((16, 32)).astype(np.float32)
@@ -107,6 +109,91 @@ def test_a_graph_that_is_no_decoder_is_refused(tiny_bundle: Path) -> None:
     bundle = load_bundle(tiny_bundle, verify="size")
     with pytest.raises(BundleError, match="no state past_key_values"):
         open_decoder(bundle.path("vision.cpu.onnx"), bundle.manifest.decoder, 1)
+
+
+class Recorder:
+    """A Runner that remembers what it was given."""
+
+    def __init__(self) -> None:
+        self.inputs: dict[str, TensorSpec] = {}
+        self.outputs: dict[str, TensorSpec] = {}
+        self.given: list[Arrays] = []
+
+    def run(self, inputs: Mapping[str, Array]) -> Arrays:
+        self.given.append(dict(inputs))
+        return {"logits": np.zeros((1, 10), np.float32)}
+
+    def close(self) -> None:
+        pass
+
+
+PICTURE = list(range(10, 16))
+
+
+def recorded(target: str = "cpu", **changes: object) -> tuple[Decoder, list[Arrays]]:
+    geometry = DecoderGeometry(1, 1, 8, 64, 10, 4, **changes)  # type: ignore[arg-type]
+    runner = Recorder()
+    return Decoder(runner, geometry, target), runner.given
+
+
+@pytest.mark.parametrize("target", ["cpu", "cuda", "tensorrt", "tensorrt-10.3"])
+def test_positions_of_several_axes_go_on_through_passes(target: str) -> None:
+    decoder, given = recorded(target, rope_grid=(2, 3))
+    prompt = [1, *PICTURE, 2, 3]
+    decoder.prefill(prompt)
+    decoder.extend([4])
+    decoder.extend([5, 6])
+    decoder.prefill([1, *PICTURE, 7, 3])
+    whole = [
+        [0, 1, 1, 1, 1, 1, 1, 4, 5, 6, 7, 8],
+        [0, 1, 1, 1, 2, 2, 2, 4, 5, 6, 7, 8],
+        [0, 1, 2, 3, 1, 2, 3, 4, 5, 6, 7, 8],
+    ]
+    expected = [slice(0, 9), slice(9, 10), slice(10, 12), slice(7, 9)]
+    for inputs, part in zip(given, expected, strict=True):
+        assert inputs["rope_positions"].dtype == np.int64
+        np.testing.assert_array_equal(inputs["rope_positions"], np.array(whole)[:, part])
+    assert "position_ids" not in given[0] or given[3]["position_ids"].tolist() == [[7, 8]]
+
+
+def test_a_prompt_that_sees_itself_is_read_anew() -> None:
+    decoder, given = recorded(prefix_reuse=False)
+    for words in ([2, 3], [2, 4], [2, 4]):
+        decoder.prefill([1, *PICTURE, *words])
+    decoder.extend([5])
+    assert [inputs["input_ids"].shape[1] for inputs in given] == [9, 9, 9, 1]
+    assert given[2]["seqlens_k"].tolist() == [8]  # from the first place on
+
+
+def test_a_picture_is_read_in_one_pass() -> None:
+    """Where its rows see each other, the first ones would miss those of a later pass."""
+    decoder, given = recorded()
+    decoder.prefill([1, *PICTURE])
+    decoder.prefill([1, *PICTURE])  # its last id is wanted again, and that is a row
+    assert given[1]["input_ids"].tolist() == [PICTURE]
+    decoder.prefill([1, *PICTURE, 2])
+    assert given[2]["input_ids"].tolist() == [[2]]
+    decoder.prefill([*PICTURE, 2])  # another prompt, though it has the same rows
+    assert given[3]["input_ids"].tolist() == [[*PICTURE, 2]]
+
+
+def test_rows_have_the_width_of_the_bundle_and_are_never_none() -> None:
+    decoder, given = recorded(image_size=12)
+    decoder.prefill([1, 2])
+    assert given[0]["image_embeds"].shape == (1, 12)
+    decoder.set_image(np.zeros((0, 12), np.float32))
+    decoder.prefill([1, 2])
+    assert given[1]["image_embeds"].shape == (1, 12)
+    narrow, given = recorded()
+    narrow.prefill([1])
+    assert given[0]["image_embeds"].shape == (1, 4)
+
+
+def test_a_graph_without_the_positions_it_should_take_is_refused(tiny_bundle: Path) -> None:
+    bundle = load_bundle(tiny_bundle, verify="size")
+    geometry = msgspec.structs.replace(bundle.manifest.decoder, rope_grid=(4, 4))
+    with pytest.raises(BundleError, match=r"a decoder takes .*'rope_positions'"):
+        open_decoder(bundle.path("decoder.cpu.onnx"), geometry, 1)
 
 
 def _count_passes(decoder: Decoder) -> list[int]:

@@ -13,12 +13,13 @@ from edge_mm_runtime.decoder import Decoder
 from edge_mm_runtime.generate import Generation, generate
 from edge_mm_runtime.guide import GroundingGuide
 from edge_mm_runtime.runner import Array, Arrays, TensorSpec
-from edge_mm_runtime.vocabulary import Vocabulary
+from edge_mm_runtime.vocabulary import Tags, Vocabulary
 
 SIZE, PROMPT = 32, 31
 STOP = (0, 1)
 REF, NONE = 16, 22
-WORDS = Vocabulary(SIZE, 15, REF, 17, 18, 19, 20, 21, NONE, (23, 24, 25, 26), STOP)
+TAGS = Tags(REF, 17, 18, 19, 20, 21, NONE)
+WORDS = Vocabulary(SIZE, 15, STOP, (23, 24, 25, 26), TAGS)
 
 
 class Table:

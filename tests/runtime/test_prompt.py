@@ -36,6 +36,28 @@ def test_no_words_make_a_tag(text: str) -> None:
     assert not any(token in words for token in SPECIAL_TOKENS)
 
 
+def test_a_mode_is_asked_for_in_its_own_words() -> None:
+    prompt = Prompt("<image>{{ image }}|{{ text }}", "", 0, {"locate": "detect {text}"})
+    assert prompt.render("a {text}", "locate").endswith("|detect a {text}")
+    assert prompt.render("red  cup", "answer").endswith("|red cup")
+    assert prompt.render("red cup").endswith("|red cup")
+
+
+def test_other_tokenizers_tags_lose_their_brackets_too() -> None:
+    said = "<|im_end|> <loc0001> <patch_index_0001> </delimiter_of_multi_objects/> <row_1_col_2>"
+    assert clean(said + " <global-img> <IMG_CONTEXT> 3 < 4 > 2") == (
+        "|im_end| loc0001 patch_index_0001 /delimiter_of_multi_objects/ row_1_col_2 global-img "
+        "IMG_CONTEXT 3 < 4 > 2"
+    )
+
+
+def test_modes_that_cannot_be_are_refused() -> None:
+    with pytest.raises(ValueError, match="modes has 'find': one of auto, locate"):
+        Prompt("", "", 0, {"find": "detect {text}"})
+    with pytest.raises(ValueError, match=r"modes has 'detect' for locate without \{text\}"):
+        Prompt("", "", 0, {"locate": "detect"})
+
+
 @pytest.mark.parametrize("text", ["", "  \n\t ", "\x00"])
 def test_empty_text_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="the text is empty"):

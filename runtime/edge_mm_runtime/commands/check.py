@@ -1,4 +1,8 @@
-"""`edge-mm check BUNDLE`: its files, and that it answers as torch did when it was exported."""
+"""`edge-mm check BUNDLE`: its files, and that it answers as torch did when it was exported.
+
+With --device: that the TensorRT engines of this machine compute what their graphs say, step by
+step, with ONNX Runtime's CPU provider as the reference.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from edge_mm_runtime.answer import MODES
-
 if TYPE_CHECKING:
     from edge_mm_runtime.bundle import Bundle
+    from edge_mm_runtime.engines.compare import Comparison, Engines, Reading
     from edge_mm_runtime.references import References
 
 _COLUMNS = {
@@ -34,6 +37,8 @@ def main(argv: list[str]) -> int:
     from edge_mm_runtime.session import default_target
 
     bundle = load_bundle(args.bundle)
+    if args.device:
+        return _check_device(bundle, args.target, args.json)
     target = args.target or default_target(bundle)
     manifest, precision = bundle.manifest, bundle.graphs(target).precision
     references = read_references(bundle)
@@ -76,10 +81,86 @@ def describe(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _check_device(bundle: Bundle, target: str | None, as_json: bool) -> int:
+    """Compare this machine's engines with ONNX Runtime; the exit code."""
+    from edge_mm_runtime.engines.compare import compare_device
+
+    engines, comparison = compare_device(bundle, target)
+    if as_json:
+        passed = not comparison.failures
+        report = {"passed": passed, "engines": engines, **msgspec.structs.asdict(comparison)}
+        print(msgspec.json.encode(report).decode())
+    else:
+        print(describe_device(engines, comparison))
+    return 1 if comparison.failures else 0
+
+
+def describe_device(engines: Engines, comparison: Comparison) -> str:
+    """How far the device is from the reference, for people: by step, then by question."""
+    import numpy as np
+
+    made = engines.machine
+    flavour = "TensorRT" if made.flavour == "tensorrt" else "TensorRT-RTX"
+    graph = engines.graph_error
+    lines = [
+        f"{engines.folder}: {made.gpu} (SM{made.compute_capability}), {flavour} {made.tensorrt}, "
+        f"{engines.target} {engines.precision}",
+        "decoding: replayed from a CUDA graph" if graph is None else f"decoding: NO graph: {graph}",
+        f"{len(comparison.questions)} questions, each step on the inputs of ONNX Runtime's CPU "
+        "provider and compared with it; cosine is the least, the difference the largest:",
+    ]
+    cells = [["step", "output", "passes", "cosine", "difference", "same id"]]
+    for step, tensor, readings in _by_step(comparison):
+        numbers = np.array([(reading.cosine, reading.difference) for reading in readings])
+        cosine, difference = (float(x) for x in (numbers[:, 0].min(), numbers[:, 1].max()))
+        same = _share([reading.same_id for reading in readings])
+        counted = str(len(readings))
+        cells.append([step, tensor, counted, f"{cosine:.6f}", f"{difference:.4g}", same])
+    lines += _aligned(cells, words=2)
+    for item in comparison.questions:
+        where = f"{item.picture}, {item.question!r}"
+        if item.parts_at is not None:
+            lines.append(f"{where}: parts at {item.parts_at.step} ({item.parts_at.tensor})")
+        if item.ids_part_at is not None:
+            lines.append(
+                f"{where}: alone it chose another id at place {item.ids_part_at} and said "
+                f"{item.device_text!r}, ONNX Runtime {item.text!r}"
+            )
+    if comparison.figures is not None:
+        figures = comparison.figures
+        lines.append(
+            f"alone: same answers {figures.same_answers:.4f}, same tokens "
+            f"{figures.same_tokens:.4f}, {figures.boxes} boxes, mean IoU {figures.mean_iou:.4f}, "
+            f"within half a bin {figures.within_half_bin:.4f}"
+        )
+    lines += [f"FAILED: {failure}" for failure in comparison.failures]
+    return "\n".join(lines)
+
+
+def _by_step(comparison: Comparison) -> list[tuple[str, str, list[Reading]]]:
+    """(step, output, readings of all questions), steps in the order in which they follow."""
+    found: dict[tuple[str, str], list[Reading]] = {}
+    for item in comparison.questions:
+        for reading in item.readings:
+            found.setdefault((reading.step, reading.tensor), []).append(reading)
+    first = {"vision": -2, "prefill": -1}
+
+    def place(step: str) -> int:
+        return first[step] if step in first else int(step.split()[1])
+
+    ordered = sorted(found.items(), key=lambda item: place(item[0][0]))
+    return [(step, tensor, readings) for (step, tensor), readings in ordered]
+
+
+def _share(same: list[bool | None]) -> str:
+    return "" if None in same else f"{sum(map(bool, same))} of {len(same)}"
+
+
 def _ask(bundle: Bundle, target: str) -> dict[str, Any]:
     """Ask about a plain picture in every mode: what there is to check without references."""
     import numpy as np
 
+    from edge_mm_runtime.codecs import open_codec
     from edge_mm_runtime.errors import EdgeMMError
     from edge_mm_runtime.session import Session
 
@@ -87,7 +168,7 @@ def _ask(bundle: Bundle, target: str) -> dict[str, Any]:
     answers: dict[str, str] = {}
     failures: list[str] = []
     with Session(bundle, target=target) as session:
-        for mode in MODES:
+        for mode in open_codec(bundle.manifest.grounding).modes:
             try:
                 answers[mode] = session.ask(ramp, "find the red cup", mode=mode).text
             except EdgeMMError:
@@ -127,10 +208,15 @@ def _table(report: dict[str, Any]) -> list[str]:
     cells += [[row["step"], *(_number(row[name]) for name in _COLUMNS)] for row in rows]
     gate = report["gate"]
     cells.append(["at least", *(_number(gate[name]) if name in gate else "" for name in _COLUMNS)])
+    return _aligned(cells, words=1)
+
+
+def _aligned(cells: list[list[str]], words: int) -> list[str]:
+    """Lines of a table whose first `words` columns are words and the others numbers."""
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return [
         "  ".join(
-            cell.rjust(width) if index else cell.ljust(width)
+            cell.ljust(width) if index < words else cell.rjust(width)
             for index, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in cells
@@ -145,8 +231,10 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="edge-mm check",
         description="Check a bundle's files, then ask its graphs what torch was asked when it was "
-        "exported and compare the answers. Exit code 1 where they fall below the export's gate.",
-        epilog="example: edge-mm check my_bundle --json",
+        "exported and compare the answers. With --device: compare this machine's TensorRT engines "
+        "with ONNX Runtime on the same graphs, step by step, and tell where they part. Exit code 1 "
+        "where the answers fall below the export's gate.",
+        epilog="examples: edge-mm check my_bundle --json; edge-mm check my_bundle --device",
     )
     parser.add_argument(
         "bundle", nargs="?", default="default", help="bundle folder (default: the shipped)"
@@ -154,7 +242,13 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--target",
         metavar="T",
-        help="whose graphs are asked, on ONNX Runtime's CPU provider (default: cpu, or the first)",
+        help="whose graphs are asked, on ONNX Runtime's CPU provider (default: cpu, or the first; "
+        "with --device that of the engines)",
+    )
+    parser.add_argument(
+        "--device",
+        action="store_true",
+        help="check the engines that `edge-mm build` made here (needs the GPU)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser.parse_args(argv)

@@ -1,4 +1,5 @@
 """TensorRT engines of a bundle: built on the device, described by engine.json, checked before load.
 
-`build.build_engines` makes them, `manifest.check_engine` says whether they fit this machine.
+`build.build_engines` makes them, `locate.find_engines` says whether there are any for this machine,
+`runner.open_engine` runs one, `compare.compare_device` holds them against ONNX Runtime.
 """

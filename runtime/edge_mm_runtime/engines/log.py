@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 _UNUSED = "unused input"
+_KEPT = 1000  # lines of each kind: a robot runs for days
 
 
 class Messages:
@@ -13,6 +14,11 @@ class Messages:
     def __init__(self) -> None:
         self.errors: list[str] = []
         self.warnings: list[str] = []
+
+    def add(self, lines: list[str], line: str) -> None:
+        """Keep a line of one kind; the oldest are forgotten."""
+        lines.append(line)
+        del lines[:-_KEPT]
 
     def reasons(self) -> str:
         """The last errors in one line."""
@@ -36,9 +42,10 @@ def logger(trt: Any, messages: Messages) -> Any:
             trt.ILogger.__init__(self)
 
         def log(self, level: Any, text: str) -> None:
+            line = " ".join(text.split())
             if level in (severity.ERROR, severity.INTERNAL_ERROR):
-                messages.errors.append(" ".join(text.split()))
+                messages.add(messages.errors, line)
             elif level == severity.WARNING:
-                messages.warnings.append(" ".join(text.split()))
+                messages.add(messages.warnings, line)
 
     return Log()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Literal
 
@@ -130,16 +131,25 @@ def differences(manifest: EngineManifest, bundle: Bundle, machine: Machine) -> l
 
 
 def check_engine(
-    folder: Path, bundle: Bundle, machine: Machine, verify: Literal["hash", "size"] = "hash"
+    folder: Path,
+    bundle: Bundle,
+    machine: Machine,
+    verify: Literal["hash", "size"] = "hash",
+    parts: Collection[str] = ("vision", "decoder"),
 ) -> EngineManifest:
-    """The manifest of engines that fit this machine and are whole; EngineError says why not."""
+    """The manifest of engines that fit this machine; EngineError says why they do not.
+
+    The files of `parts` are whole.
+    """
     manifest = load_engine_manifest(folder)
     again = f"run `edge-mm build {bundle.folder}` on this machine"
     lines = differences(manifest, bundle, machine)
     if lines:
         raise EngineError(f"{folder} was built for {'; for '.join(lines)}: {again}")
-    for plan in manifest.plans.values():
-        _check_plan(folder, plan, verify, again)
+    for part in parts:
+        if part not in manifest.plans:
+            raise EngineError(f"{folder / ENGINE_MANIFEST} has no plan {part}: {again}")
+        _check_plan(folder, manifest.plans[part], verify, again)
     return manifest
 
 

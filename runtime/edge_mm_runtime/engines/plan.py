@@ -16,7 +16,13 @@ from edge_mm_runtime.engines.library import Library
 from edge_mm_runtime.engines.log import Messages, logger
 from edge_mm_runtime.engines.nodes import check_nodes
 from edge_mm_runtime.engines.precision import check_precision, precisions_of
-from edge_mm_runtime.engines.profiles import Profile, Sizes, add_profiles, plan_profiles
+from edge_mm_runtime.engines.profiles import (
+    REPLAYED,
+    Profile,
+    Sizes,
+    add_profiles,
+    plan_profiles,
+)
 from edge_mm_runtime.engines.progress import Progress, Show, monitor, run_shown
 
 
@@ -56,6 +62,8 @@ def build_plan(
     check_precision(precisions, options.compute_capability, options.target, graph.name)
     config = builder.create_builder_config()
     _configure(config, options)
+    if REPLAYED in sizes:
+        _allow_capture(trt, config)
     profiles = plan_profiles(network, sizes)
     add_profiles(builder, config, profiles)
     cache = _read_timing_cache(config, options)
@@ -115,6 +123,13 @@ def _configure(config: Any, options: Options) -> None:
         capability = trt.ComputeCapability(options.compute_capability)
         if not config.set_compute_capability(capability, 0):
             raise EngineError(f"{options.library} does not build for SM{capability.value}")
+
+
+def _allow_capture(trt: Any, config: Any) -> None:
+    """Have TensorRT-RTX allocate nothing while it runs, without which no CUDA graph can be made."""
+    flag = getattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION", None)
+    if flag is not None:  # TensorRT-RTX 1.2 and later; full TensorRT never does
+        config.set_flag(flag)
 
 
 def _read_timing_cache(config: Any, options: Options) -> Any:

@@ -14,6 +14,9 @@ import msgspec
 
 from edge_mm_runtime.engines.errors import EngineError
 
+REPLAYED = "decode"
+"""The profile whose passes are all of one shape, so that a CUDA graph can repeat them."""
+
 _OWNERS = {
     ("input_ids", 1): "sequence",
     ("image_embeds", 0): "image_tokens",
@@ -63,7 +66,7 @@ def decoder_sizes(context: int, image_tokens: int, prompt_tokens: int) -> dict[s
     prompt = Span(1, min(max(1, prompt_tokens), context), context)
     return {
         "prefill": Sizes(prompt, images, position=Span(0, 0, context)),
-        "decode": Sizes(Span(1, 1, 1), images, position=Span(0, context // 2, context)),
+        REPLAYED: Sizes(Span(1, 1, 1), images, position=Span(0, context // 2, context)),
     }
 
 

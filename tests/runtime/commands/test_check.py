@@ -140,7 +140,7 @@ def test_a_graph_that_fails_is_a_failed_check(
     broken: int,
 ) -> None:
     """All questions, or the first one only."""
-    answer, asked = session._answer, []
+    answer, asked = session.read_answer, []
 
     def fail(*values: Any, **options: Any) -> Any:
         asked.append(values)
@@ -149,7 +149,7 @@ def test_a_graph_that_fails_is_a_failed_check(
         return answer(*values, **options)
 
     folder = referenced()
-    monkeypatch.setattr(session, "_answer", fail)
+    monkeypatch.setattr(session, "read_answer", fail)
     code, report = checked(folder, capsys)
     assert (code, len(report["failures"])) == (1, 1 if broken else 3)
     assert report["failures"][0] == "confidence of 'cup' is nan (00.png, 'find the red cup')"

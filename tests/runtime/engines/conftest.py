@@ -7,6 +7,7 @@ TensorRT-RTX 1.7.1 has no attention kernel for a single token.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 import signal
@@ -64,7 +65,10 @@ Make = Callable[..., Bundle]
 
 @pytest.fixture
 def make_bundle(tmp_path: Path) -> Make:
-    """make_bundle(target=..., precision=..., vision=model, decoder=model, **manifest fields)."""
+    """make_bundle(target=..., precision=..., vision=model, decoder=model, geometry=..., **fields).
+
+    `fields` are the manifest's; `geometry` belongs to `decoder`.
+    """
 
     def make(
         *,
@@ -72,6 +76,7 @@ def make_bundle(tmp_path: Path) -> Make:
         precision: str = "fp16",
         vision: onnx.ModelProto | None = None,
         decoder: onnx.ModelProto | None = None,
+        geometry: DecoderGeometry | None = None,
         **fields: Any,
     ) -> Bundle:
         folder = tmp_path / "bundle"
@@ -88,13 +93,21 @@ def make_bundle(tmp_path: Path) -> Make:
             "prompt": Prompt(NANO_TEMPLATE, "<image>", IMAGE_TOKENS),
             "stop_ids": (2,),
             "grounding": Grounding("edge_mm", 128, "head"),
-            "decoder": DecoderGeometry(1, KV_HEADS, HEAD_DIM, CONTEXT, VOCAB, HIDDEN),
+            "decoder": geometry or DecoderGeometry(1, KV_HEADS, HEAD_DIM, CONTEXT, VOCAB, HIDDEN),
             "graphs": {target: graphs},
         }
         write_manifest(folder, BundleManifest(**{**given, **fields}))
         return load_bundle(folder)
 
     return make
+
+
+@pytest.fixture
+def device(make_bundle: Make, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """device(target, engine): a `fake_machine.Device`; the exporter is loaded for it only."""
+    from tests.runtime.engines.fake_machine import make_device
+
+    return functools.partial(make_device, make_bundle, monkeypatch)
 
 
 @pytest.fixture(scope="session")

@@ -136,6 +136,16 @@ def test_types_are_strong_with_and_without_the_flag(rtx: Any) -> None:
     assert plan_module._network_flags(eleven) == 0
 
 
+def test_the_decoder_is_built_to_be_captured(rtx: Any) -> None:
+    """By a flag of TensorRT-RTX; the other tests here build with it, full TensorRT has none."""
+    flag = rtx.BuilderFlag.REQUIRE_USER_ALLOCATION
+    config = rtx.Builder(rtx.Logger()).create_builder_config()
+    assert not config.get_flag(flag)
+    plan_module._allow_capture(rtx, config)
+    assert config.get_flag(flag)
+    plan_module._allow_capture(SimpleNamespace(BuilderFlag=SimpleNamespace()), None)
+
+
 def test_a_timing_cache_of_another_gpu_is_begun_anew(tmp_path: Path) -> None:
     (tmp_path / "timing").write_bytes(b"of another GPU")
     made: list[bytes] = []
@@ -162,6 +172,10 @@ def test_the_log_is_kept_in_one_line() -> None:
     assert messages.reasons() == "TensorRT gave no reason"
     messages.warnings += ["Unused Input: lengths", "Make sure input input_ids has Int64 binding."]
     assert messages.unused_inputs() == ["lengths"]
+    for number in range(1500):  # an engine that warns at every pass
+        messages.add(messages.errors, f"line {number}")
+    assert len(messages.errors) == 1000
+    assert messages.reasons() == "line 1498; line 1499"
 
 
 def options(trt: Any, timing: Path = Path("timing")) -> Options:

@@ -30,11 +30,14 @@ def draw_answer(frame: Frame, answer: Answer) -> Frame:
     unit = max(1.0, min(picture.shape[:2]) / 320)  # line width of a frame of 320 pixels
     for index, item in enumerate(answer.objects):
         words = f"{item.label} {item.confidence:.2f}"
+        colour = index
+        if item.track_id is not None:  # an object keeps its colour and its number through time
+            words, colour = f"{item.track_id} {words}", item.track_id
         if answer.steps:
             step = answer.steps[index]
             relation = f"{step.relation} " if step.relation else ""
             words = f"{index + 1} {step.action} {relation}{item.label}"
-        _draw_object(cv2, picture, item, words, PALETTE[index % len(PALETTE)], unit)
+        _draw_object(cv2, picture, item, words, PALETTE[colour % len(PALETTE)], unit)
     if not answer.objects:
         _draw_words(cv2, picture, answer.text, (0, 0), WHITE, unit)
     return picture

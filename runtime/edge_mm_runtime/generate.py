@@ -1,15 +1,16 @@
 """The decode loop: ids and logits in, ids out. It knows neither text nor pictures nor places.
 
-Greedy. Ids that have no alternative under the constraint, and ids that the guide forces (the
-locations of a place that it pointed at), are appended without a pass of their own: each pass of
-the decoder ends where a choice must be made.
+Ids that have no alternative under the constraint, and ids that the guide forces (the locations of
+a place that it pointed at), are appended without a pass of their own: each pass of the decoder
+ends where a choice must be made. Between two passes the loop looks whether it is to stop, and
+tells what it has so far.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ from edge_mm_runtime.answer import FinishReason
 from edge_mm_runtime.decoder import Decoder, Position
 
 Allowed = npt.NDArray[np.bool_]
+Interrupted = Callable[[], FinishReason | None]
 
 
 class Constraint(Protocol):
@@ -28,6 +30,14 @@ class Constraint(Protocol):
 
     def accept(self, token: int) -> None:
         """Go on after `token`, an allowed one."""
+
+
+@runtime_checkable
+class FastForward(Protocol):
+    """A constraint that also knows ids ahead, which spares the question for each of them."""
+
+    def forced(self) -> Sequence[int]:
+        """Ids that come next without an alternative, in order; [] where it knows of none."""
 
 
 class Guide(Protocol):
@@ -44,12 +54,16 @@ class Guide(Protocol):
 
 
 class Generation(NamedTuple):
-    """What the loop made; ids are without the stop id."""
+    """What the loop made; ids are without the stop id. finish_reason "partial": more follows."""
 
     ids: list[int]
     finish_reason: FinishReason
     prefill_ms: float
     decode_ms: float
+
+
+def never() -> None:
+    """An `interrupted` that lets the loop run to its end."""
 
 
 def generate(
@@ -60,20 +74,47 @@ def generate(
     guide: Guide,
     stop_ids: Collection[int],
     max_new_tokens: int,
-    deadline_s: float | None = None,
+    interrupted: Interrupted = never,
 ) -> Generation:
-    """Answer a prompt. deadline_s is on time.perf_counter's clock, looked at before every pass."""
+    """Answer a prompt: the last of `generate_partly`."""
+    *_, made = generate_partly(
+        decoder,
+        prompt,
+        constraint=constraint,
+        guide=guide,
+        stop_ids=stop_ids,
+        max_new_tokens=max_new_tokens,
+        interrupted=interrupted,
+    )
+    return made
+
+
+def generate_partly(
+    decoder: Decoder,
+    prompt: Sequence[int],
+    *,
+    constraint: Constraint,
+    guide: Guide,
+    stop_ids: Collection[int],
+    max_new_tokens: int,
+    interrupted: Interrupted = never,
+) -> Iterator[Generation]:
+    """Answer a prompt: what there is before each pass, finish_reason "partial", then all of it.
+
+    interrupted is asked before every pass; what it says other than None ends the answer.
+    """
     started = time.perf_counter()
-    if _late(deadline_s):
-        return Generation([], "timeout", 0.0, 0.0)
+    if reason := interrupted():
+        yield Generation([], reason, 0.0, 0.0)
+        return
     position = decoder.prefill(prompt)
     prefilled = time.perf_counter()
     ids: list[int] = []
-    reason = _decode(
-        decoder, position, ids, constraint, guide, stop_ids, max_new_tokens, deadline_s
-    )
-    decode_ms = (time.perf_counter() - prefilled) * 1e3
-    return Generation(ids, reason, (prefilled - started) * 1e3, decode_ms)
+    for reason in _decode(
+        decoder, position, ids, constraint, guide, stop_ids, max_new_tokens, interrupted
+    ):
+        decode_ms = (time.perf_counter() - prefilled) * 1e3
+        yield Generation(list(ids), reason, (prefilled - started) * 1e3, decode_ms)
 
 
 def _decode(
@@ -84,38 +125,47 @@ def _decode(
     guide: Guide,
     stop_ids: Collection[int],
     max_new_tokens: int,
-    deadline_s: float | None,
-) -> FinishReason:
+    interrupted: Interrupted,
+) -> Iterator[FinishReason]:
+    """Append to `ids`; "partial" before each pass that follows a choice, then why it ended."""
     while True:
-        allowed = constraint.allowed()
-        token = guide.choose(np.where(allowed, position.logits, -np.inf), len(ids))
+        logits = np.where(constraint.allowed(), position.logits, -np.inf)
+        ahead = [guide.choose(logits, len(ids))]
         waiting: list[int] = []  # accepted, not yet seen by the decoder
-        while True:
+        while ahead:
+            token = ahead.pop(0)
             if token in stop_ids:
-                return "stop"
+                yield "stop"
+                return
             if len(ids) >= max_new_tokens or decoder.room <= len(waiting):
-                return "length"
+                yield "length"
+                return
             constraint.accept(token)
             waiting.append(token)
             ids.append(token)
             if guide.points_after(token):
-                if _late(deadline_s):
-                    return "timeout"
-                forced = guide.point(token, decoder.extend(waiting))
-                for token in forced:
+                if reason := interrupted():
+                    yield reason
+                    return
+                pointed = guide.point(token, decoder.extend(waiting))
+                for token in pointed:
                     constraint.accept(token)
-                ids += forced
-                waiting = list(forced)
+                ids += pointed
+                waiting, ahead = list(pointed), []
                 if len(waiting) > decoder.room:
-                    return "length"
-            options = np.flatnonzero(constraint.allowed())
-            if len(options) != 1:
-                break
-            token = int(options[0])
-        if _late(deadline_s):
-            return "timeout"
+                    yield "length"
+                    return
+            ahead = ahead or _without_a_choice(constraint)
+        yield "partial"
+        if reason := interrupted():
+            yield reason
+            return
         position = decoder.extend(waiting)
 
 
-def _late(deadline_s: float | None) -> bool:
-    return deadline_s is not None and time.perf_counter() >= deadline_s
+def _without_a_choice(constraint: Constraint) -> list[int]:
+    """The ids that must come next; none where there is a choice."""
+    if isinstance(constraint, FastForward) and (forced := constraint.forced()):
+        return list(forced)
+    options = np.flatnonzero(constraint.allowed())
+    return [int(options[0])] if len(options) == 1 else []

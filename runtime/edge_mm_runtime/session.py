@@ -2,40 +2,55 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import Literal
 
-import numpy as np
-import numpy.typing as npt
+import msgspec
 
-from edge_mm_runtime.answer import Answer, GroundedObject, Mode, Step
+from edge_mm_runtime.answer import Answer, Mode
 from edge_mm_runtime.bundle import DEFAULT, Bundle, load_bundle
-from edge_mm_runtime.decoder import Decoder, open_decoder
-from edge_mm_runtime.errors import BundleError, UsageError
+from edge_mm_runtime.codecs import open_codec
+from edge_mm_runtime.decoder import Decoder
+from edge_mm_runtime.errors import UsageError
+from edge_mm_runtime.evidence import Replay, Witness, visual_evidence
 from edge_mm_runtime.extras import require
-from edge_mm_runtime.generate import Generation, generate
+from edge_mm_runtime.generate import Constraint, Generation, Guide, generate_partly
 from edge_mm_runtime.grammar import Grammars
-from edge_mm_runtime.grounding import Parsed, Region, parse
-from edge_mm_runtime.guide import Evidence, GroundingGuide, Regions
-from edge_mm_runtime.image import Frame, Placement, check_frame
-from edge_mm_runtime.runner import OnnxRunner, Runner
+from edge_mm_runtime.graphs import DEVICES, Device, check_graphs
+from edge_mm_runtime.graphs import default_target as default_target
+from edge_mm_runtime.graphs import open_graph as open_graph
+from edge_mm_runtime.guide import GroundingGuide, Regions
+from edge_mm_runtime.image import Frame, check_frame
+from edge_mm_runtime.question import Question
+from edge_mm_runtime.reading import Asked, read_answer
+from edge_mm_runtime.runner import CountedRunner, Runner
+from edge_mm_runtime.turn import Interrupt, Turns
+from edge_mm_runtime.view import NOT_LOOKED, View, Viewer
 from edge_mm_runtime.vocabulary import open_tokenizer
-
-CPU = "cpu"
 
 
 class Session:
-    """Answers about frames; a context manager, to be used from one thread at a time.
+    """Answers about frames; a context manager.
 
     with Session() as session:
         answer = session.ask(frame, "find the red cup")
 
     bundle           "default" (the shipped one), a folder, or an opened Bundle
     threads          for each graph; None: all cores that the process may use
+    device           cpu, cuda: ONNX Runtime there, or BundleError; tensorrt: the engines that
+                     `edge-mm build` made of the bundle
     target           which of the bundle's graphs answer; None: see `default_target`. Those for a
                      GPU are run on the CPU as well, slowly: a check of their numbers
     vision, decoder  other engines with the contract of the target's graphs; None: the graphs
+    similar          frames in which no part differs by more than so many grey levels (0..255, see
+                     similar.py) from the frame that was last looked at are not looked at again:
+                     they are answered by what was seen then. None: every new frame is looked at
+
+    A session answers one question at a time: while it does, one of another thread is refused with
+    UsageError. It keeps the last frame's part of the prompt in the decoder's cache: a second
+    question about the same pixels costs its own words only (see Answer.work).
     """
 
     def __init__(
@@ -43,25 +58,32 @@ class Session:
         bundle: str | Path | Bundle = DEFAULT,
         threads: int | None = None,
         *,
+        device: Device = "cpu",
         target: str | None = None,
         vision: Runner | None = None,
         decoder: Runner | None = None,
+        similar: float | None = None,
     ) -> None:
         if threads is not None and threads < 1:
             raise UsageError(f"threads is {threads}: give at least 1")
+        if device not in DEVICES:
+            raise UsageError(f"unknown device {device!r}: one of {', '.join(DEVICES)}")
         require("cv2", "cpu")  # tells now what the first frame would need
         self.bundle = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
         manifest = self.bundle.manifest
         self._tokenizer, self._vocabulary = open_tokenizer(self.bundle)
         self._grammars = Grammars(self._tokenizer, self._vocabulary)
-        target = target or default_target(self.bundle)
-        self._vision = vision or open_graph(self.bundle, "vision", target, threads)
-        self._decoder_runner = decoder or open_graph(self.bundle, "decoder", target, threads)
+        self._codec = open_codec(manifest.grounding)
+        target = target or default_target(self.bundle, device)
+        vision = vision or open_graph(self.bundle, "vision", target, threads, device)
+        decoder = decoder or open_graph(self.bundle, "decoder", target, threads, device)
+        check_graphs(self.bundle, vision, decoder)
+        points = manifest.grounding.box_source == "head"
+        self._viewer = Viewer(vision, manifest.image, points, similar)
+        self._decoder_runner = CountedRunner(decoder)
         self._decoder = Decoder(self._decoder_runner, manifest.decoder, target)
-        self._pixel_values: npt.NDArray[np.float32] | None = None
-        self._regions: Regions | None = None
-        self._points = manifest.grounding.box_source == "head"
-        self._check_graphs()
+        self._shown: View | None = None  # the picture that the decoder has
+        self._turns = Turns()
 
     def ask(
         self,
@@ -71,65 +93,92 @@ class Session:
         mode: Mode = "auto",
         max_new_tokens: int = 128,
         timeout_s: float | None = None,
+        temperature: float = 0.0,
+        seed: int | None = None,
+        evidence: bool = False,
         frame_id: int | str | None = None,
         timestamp_s: float | None = None,
+        cancel: threading.Event | None = None,
     ) -> Answer:
         """Ask about a frame: uint8, H x W, H x W x 3 BGR or H x W x 4 BGRA.
 
         mode         selects the grammar: auto | locate | point | answer | caption | steps
-        timeout_s    the answer comes within it (to one decoder pass), finish_reason "timeout"
+        timeout_s    no pass of a graph is begun after it; the answer has what was complete by then,
+                     finish_reason "timeout". 0: nothing is run
+        temperature  0: the likeliest answer; above: one drawn from what the grammar allows. Its
+                     confidence is that of the model's own distribution (temperature 1) either way
+        seed         of the drawing: the same one draws the same answer; None: another each time
+        evidence     also tell how much the answer depends on the picture (Answer.visual_evidence).
+                     Costs about one further question, and the next question about this frame has
+                     to read the picture's part of the prompt again
         timestamp_s  when the frame was taken, on time.monotonic's clock (default: now)
+        cancel       set from another thread, it ends the answer at its next pass, as `cancel()`
         Raises UsageError for a text or option that cannot be answered, ImageError for a bad frame.
-        A second question about the same pixels skips the vision graph and the picture's prefill.
         """
-        asked = time.monotonic()
-        started = time.perf_counter()
-        deadline = None if timeout_s is None else started + timeout_s
-        if max_new_tokens < 1:
-            raise UsageError(f"max_new_tokens is {max_new_tokens}: give at least 1")
-        check_frame(frame)
-        transform = self.bundle.manifest.image
-        placement = transform.placement(frame.shape[1], frame.shape[0])
-        prompt = self._prompt_ids(text)
-        constraint = self._grammars.start(mode, self.bundle.manifest.decoder.vocab_size)
-        pixel_values = transform.apply(frame)
-        seen = time.perf_counter()
-        if deadline is None or seen < deadline:
-            self._look(pixel_values)
-        looked = time.perf_counter()
-        guide = GroundingGuide(self._vocabulary, self.bundle.manifest.grounding, self._regions)
-        made = generate(
-            self._decoder,
-            prompt,
-            constraint=constraint,
-            guide=guide,
-            stop_ids=self._vocabulary.stop,
+        *_, answer = self._answers(
+            frame,
+            Question(
+                text=text,
+                mode=mode,
+                max_new_tokens=max_new_tokens,
+                timeout_s=timeout_s,
+                temperature=temperature,
+                seed=seed,
+                evidence=evidence,
+                frame_id=frame_id,
+                timestamp_s=timestamp_s,
+                cancel=cancel,
+            ),
+        )
+        return answer
+
+    def stream(
+        self,
+        frame: Frame,
+        text: str,
+        *,
+        mode: Mode = "auto",
+        max_new_tokens: int = 128,
+        timeout_s: float | None = None,
+        temperature: float = 0.0,
+        seed: int | None = None,
+        evidence: bool = False,
+        frame_id: int | str | None = None,
+        timestamp_s: float | None = None,
+        cancel: threading.Event | None = None,
+    ) -> Generator[Answer, None, None]:
+        """The answer as it grows, finish_reason "partial": each time words or an object came to it.
+
+        The last one is what `ask`, which explains the keywords, gives. The question begins with the
+        first answer that is asked for, and is open until the last one, or until the stream is
+        closed or dropped.
+        """
+        question = Question(
+            text=text,
+            mode=mode,
             max_new_tokens=max_new_tokens,
-            deadline_s=deadline,
-        )
-        spoken = self._tokenizer.decode(made.ids, skip_special_tokens=False)
-        parsed = parse(spoken, self.bundle.manifest.grounding.bins)
-        taken = asked if timestamp_s is None else timestamp_s
-        return _answer(
-            parsed,
-            guide,
-            placement,
-            made,
-            timings_ms={
-                "image": (seen - started) * 1e3,
-                "vision": (looked - seen) * 1e3,
-                "prefill": made.prefill_ms,
-                "decode": made.decode_ms,
-                "total": (time.perf_counter() - started) * 1e3,
-            },
+            timeout_s=timeout_s,
+            temperature=temperature,
+            seed=seed,
+            evidence=evidence,
             frame_id=frame_id,
-            timestamp_s=taken,
+            timestamp_s=timestamp_s,
+            cancel=cancel,
         )
+        return self._answers(frame, question, partly=True)
+
+    def cancel(self) -> None:
+        """End the question that is being answered, if any; from any thread, or a signal handler.
+
+        It ends before its next pass, with what was complete by then, finish_reason "cancelled".
+        """
+        self._turns.cancel()
 
     def close(self) -> None:
-        """Give the engines' memory back."""
-        self._vision.close()
-        self._decoder_runner.close()
+        """Give the engines' memory back; a question of another thread is cancelled first."""
+        with self._turns.close():
+            self._viewer.close()
+            self._decoder_runner.close()
 
     def __enter__(self) -> Session:
         return self
@@ -137,29 +186,102 @@ class Session:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _check_graphs(self) -> None:
-        """Raise BundleError where a graph does not do what bundle.json says."""
-        vision, manifest = self._vision.outputs, self.bundle.manifest
-        wanted = {"image_embeds"} | ({"region_keys", "region_boxes"} if self._points else set())
-        missing = wanted - vision.keys()
-        if self._points:
-            missing |= {"region_query"} - self._decoder_runner.outputs.keys()
-        if missing:
-            raise BundleError(
-                f"{self.bundle.folder}: its graphs do not give {', '.join(sorted(missing))}: "
-                "export the checkpoint again"
-            )
-        rows, said = vision["image_embeds"].shape[1], manifest.prompt.image_token_count
-        if said and rows not in (None, said):  # 0: it is no part of the prompt
-            raise BundleError(
-                f"{self.bundle.folder}: its vision graph gives {rows} image tokens, the prompt "
-                f"has {said}: export the checkpoint again"
-            )
+    def _answers(
+        self, frame: Frame, question: Question, partly: bool = False
+    ) -> Generator[Answer, None, None]:
+        """What `stream` gives; without `partly` the last one only."""
+        with self._turns.take(question.timeout_s, question.cancel) as interrupted:
+            asked = self._prepare(frame, question, interrupted)
+            guide = self._guide(question, asked.look.regions)
+            witness = Witness(guide, asked.look.regions, self._vocabulary.stop)
+            told: object = ("", ())
+            for made in self._generate(
+                asked, asked.constraint, witness if question.evidence else guide, interrupted
+            ):
+                if made.finish_reason == "partial" and not partly:
+                    continue
+                answer = self._read(asked, made, guide)
+                if made.finish_reason == "partial" and told != (answer.text, answer.objects):
+                    told = (answer.text, answer.objects)
+                    with self._turns.pause():
+                        yield answer
+            if question.evidence and answer.finish_reason == "stop":
+                answer = self._add_evidence(asked, answer, witness, interrupted)
+        yield answer  # after the turn: who has the last answer may ask again
 
-    def _prompt_ids(self, text: str) -> list[int]:
+    def _prepare(self, frame: Frame, question: Question, interrupted: Interrupt) -> Asked:
+        """Check what is asked, make the prompt of it, and show the frame to the decoder."""
+        asked_s, started_s = time.monotonic(), time.perf_counter()
+        manifest = self.bundle.manifest
+        check_frame(frame)
+        placement = manifest.image.placement(frame.shape[1], frame.shape[0])
+        prompt = self._prompt_ids(question.text, question.mode)
+        constraint = self._grammars.start(question.mode, manifest.decoder.vocab_size)
+        pixel_values = manifest.image.apply(frame)
+        seen_s = time.perf_counter()
+        look = NOT_LOOKED if interrupted() else self._viewer.look(pixel_values)
+        self._show(look.view)
+        looked_s = time.perf_counter()
+        self._decoder_runner.passes.clear()
+        return Asked(
+            question, placement, prompt, constraint, look, asked_s, started_s, seen_s, looked_s
+        )
+
+    def _show(self, view: View | None) -> None:
+        """Give the decoder a picture, unless it is the one that it has."""
+        if view is not None and view is not self._shown:
+            self._decoder.set_image(view.image_embeds)
+            self._shown = view
+
+    def _guide(self, question: Question, regions: Regions | None) -> GroundingGuide:
+        grounding = self.bundle.manifest.grounding
+        return GroundingGuide(self._vocabulary, grounding, regions, question.pick())
+
+    def _generate(
+        self, asked: Asked, constraint: Constraint, guide: Guide, interrupted: Interrupt
+    ) -> Iterator[Generation]:
+        """The decoder's answer as it grows."""
+        return generate_partly(
+            self._decoder,
+            asked.prompt,
+            constraint=constraint,
+            guide=guide,
+            stop_ids=self._vocabulary.stop,
+            max_new_tokens=asked.question.max_new_tokens,
+            interrupted=interrupted,
+        )
+
+    def _read(self, asked: Asked, made: Generation, guide: GroundingGuide) -> Answer:
+        passes = self._decoder_runner.passes
+        return read_answer(asked, made, guide, passes, self._tokenizer, self._codec)
+
+    def _add_evidence(
+        self, asked: Asked, answer: Answer, witness: Witness, interrupted: Interrupt
+    ) -> Answer:
+        """Say the answer again without the picture, see evidence.py."""
+        if asked.look.view is None or interrupted():
+            return answer
+        started = time.perf_counter()
+        blank = self._viewer.blank(asked.look.view.pixel_values)
+        self._show(blank)
+        replay = Replay(witness, blank.regions)
+        constraint = self._grammars.start(
+            asked.question.mode, self.bundle.manifest.decoder.vocab_size
+        )
+        *_, made = self._generate(asked, constraint, replay, interrupted)
+        ended = time.perf_counter()
+        timings_ms = answer.timings_ms | {
+            "evidence": (ended - started) * 1e3,
+            "total": (ended - asked.started_s) * 1e3,
+        }
+        whole = made.finish_reason == "stop"
+        share = visual_evidence(witness, replay) if whole else None
+        return msgspec.structs.replace(answer, visual_evidence=share, timings_ms=timings_ms)
+
+    def _prompt_ids(self, text: str, mode: Mode) -> list[int]:
         """The prompt's ids; the n-th image token becomes row n of image_embeds."""
         manifest = self.bundle.manifest
-        rendered = manifest.prompt.render(text)
+        rendered = manifest.prompt.render(text, mode)
         ids: list[int] = self._tokenizer.encode(rendered, add_special_tokens=False).ids
         row = manifest.decoder.vocab_size
         for index, token in enumerate(ids):
@@ -172,88 +294,3 @@ class Session:
                 f"{self.bundle.folder.name} takes {manifest.decoder.context - 1}"
             )
         return ids
-
-    def _look(self, pixel_values: npt.NDArray[np.float32]) -> None:
-        """Run the vision graph, unless these are the pixels that it saw last."""
-        if self._pixel_values is not None and np.array_equal(self._pixel_values, pixel_values):
-            return
-        self._pixel_values = None  # stays so if the graph fails
-        outputs = self._vision.run({"pixel_values": pixel_values})
-        self._decoder.set_image(outputs["image_embeds"][0])
-        if self._points:
-            self._regions = Regions(outputs["region_keys"][0], outputs["region_boxes"][0])
-        self._pixel_values = pixel_values
-
-
-def default_target(bundle: Bundle) -> str:
-    """cpu, or the first target of a bundle that has graphs for others only."""
-    targets = bundle.manifest.graphs
-    return CPU if CPU in targets else next(iter(targets), CPU)
-
-
-def open_graph(
-    bundle: Bundle,
-    part: Literal["vision", "decoder"],
-    target: str,
-    threads: int | None = None,
-) -> OnnxRunner:
-    """A graph of a target on ONNX Runtime's CPU provider; BundleError where it cannot be run."""
-    graphs = bundle.graphs(target)
-    try:
-        if part == "vision":
-            return OnnxRunner(bundle.path(graphs.vision), threads)
-        return open_decoder(bundle.path(graphs.decoder), bundle.manifest.decoder, threads, target)
-    except BundleError as error:
-        if graphs.precision != "bf16":
-            raise
-        raise BundleError(
-            f"{error}: bf16 graphs are for a GPU, ONNX Runtime computes no bf16 on a CPU: to "
-            "check their numbers on one, export with --precision fp16"
-        ) from None
-
-
-def _answer(
-    parsed: Parsed,
-    guide: GroundingGuide,
-    placement: Placement,
-    made: Generation,
-    *,
-    timings_ms: dict[str, float],
-    frame_id: int | str | None,
-    timestamp_s: float,
-) -> Answer:
-    # The grammar keeps both lists equal: each place that was completed is one region of the text.
-    objects = tuple(
-        _grounded(region, known, placement)
-        for region, known in zip(parsed.objects, guide.evidence(made.ids), strict=True)
-    )
-    whole = made.finish_reason == "stop"
-    return Answer(
-        text=parsed.text,
-        objects=objects,
-        found=parsed.found,
-        steps=tuple(
-            Step(step.action, step.relation, item)
-            for step, item in zip(parsed.steps, objects, strict=False)
-        ),
-        finish_reason=made.finish_reason,
-        timings_ms=timings_ms,
-        frame_id=frame_id,
-        timestamp_s=timestamp_s,
-        age_s=time.monotonic() - timestamp_s,
-        confidence=guide.answer_confidence() if whole and not parsed.found else None,
-    )
-
-
-def _grounded(region: Region, known: Evidence, placement: Placement) -> GroundedObject:
-    """A region in frame pixels: the head's float place, or the one that the model spoke."""
-    box = region.box if known.place is None else known.place[:4]
-    point = region.point if known.place is None else known.place[4:]
-    frame_box = None if box is None else placement.from_unit(box).tolist()
-    frame_point = None if point is None else placement.from_unit(point).tolist()
-    return GroundedObject(
-        label=region.label,
-        box_xyxy=frame_box and tuple(frame_box),
-        point_xy=frame_point and tuple(frame_point),
-        confidence=known.confidence,
-    )

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from edge_mm_runtime.errors import BundleError
-from edge_mm_runtime.runner import OnnxRunner
+from edge_mm_runtime.runner import CountedRunner, OnnxRunner
 
 
 @pytest.fixture
@@ -71,3 +73,68 @@ def test_a_graph_that_cannot_be_loaded_is_named(tmp_path: Path, counter: Path) -
         OnnxRunner(broken)
     with pytest.raises(BundleError, match=r"no state past -> present"):
         OnnxRunner(counter, 1, state={"past": ("present", (1,))})
+
+
+def test_a_provider_that_is_not_there_is_named(counter: Path) -> None:
+    with pytest.raises(
+        BundleError,
+        match=r"asked for CUDAExecutionProvider, onnxruntime \S+ gives .*CPUExecutionProvider: "
+        r".*pip install 'edge-mm\[gpu\]'",
+    ):
+        OnnxRunner(counter, provider="cuda")
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider")
+def test_a_provider_that_falls_back_in_silence_is_named(
+    counter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What an onnxruntime-gpu does whose CUDA libraries do not load: it names the provider, then
+    # opens the graph on the CPU without raising.
+    names = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: names)
+    assert onnxruntime.InferenceSession(counter, providers=names).get_providers() == names[1:]
+    with pytest.raises(
+        BundleError,
+        match=r"asked for CUDAExecutionProvider, onnxruntime \S+ gives CPUExecutionProvider: ",
+    ):
+        OnnxRunner(counter, provider="cuda")
+
+
+def test_it_is_quiet_between_runs(tmp_path: Path) -> None:
+    tensor = helper.make_tensor_value_info
+    weight = numpy_helper.from_array(np.zeros((512, 512), np.float32), "w")
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "large enough for several threads",
+        [tensor("x", TensorProto.FLOAT, [256, 512])],
+        [tensor("y", TensorProto.FLOAT, [256, 512])],
+        [weight],
+    )
+    path = tmp_path / "graph.onnx"
+    opset = helper.make_opsetid("", 20)
+    onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=10), str(path))
+    idle_s = 0.5
+    with OnnxRunner(path, 2) as runner:
+        for _ in range(3):
+            runner.run({"x": np.zeros((256, 512), np.float32)})
+        used = time.process_time()  # of all threads: what others do on this machine counts nothing
+        time.sleep(idle_s)
+        used = time.process_time() - used
+    assert used < 0.02 * idle_s
+
+
+def test_runs_are_counted(counter: Path) -> None:
+    class Echo:
+        def __init__(self) -> None:
+            self.inputs, self.outputs = OnnxRunner(counter, 1).inputs, {}
+
+        def run(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+            return dict(inputs)
+
+        def close(self) -> None:
+            self.inputs = {}
+
+    runner = CountedRunner(Echo())  # type: ignore[arg-type]
+    for ids in ([[1, 2, 3]], [[4]]):
+        assert runner.run({"input_ids": np.array(ids)})["input_ids"].tolist() == ids
+    assert runner.passes == [3, 1]

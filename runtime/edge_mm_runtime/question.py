@@ -1,0 +1,41 @@
+"""What is asked of a session, checked before anything is done for it."""
+
+from __future__ import annotations
+
+import math
+import threading
+from dataclasses import dataclass
+
+from edge_mm_runtime.answer import MODES, Mode
+from edge_mm_runtime.errors import UsageError
+from edge_mm_runtime.sampling import Pick, open_pick
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """The keywords of `Session.ask`, which documents them. UsageError for a bad one."""
+
+    text: str
+    mode: Mode = "auto"
+    max_new_tokens: int = 128
+    timeout_s: float | None = None
+    temperature: float = 0.0
+    seed: int | None = None
+    evidence: bool = False
+    frame_id: int | str | None = None
+    timestamp_s: float | None = None
+    cancel: threading.Event | None = None
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise UsageError(f"unknown mode {self.mode!r}: one of {', '.join(MODES)}")
+        if self.max_new_tokens < 1:
+            raise UsageError(f"max_new_tokens is {self.max_new_tokens}: give at least 1")
+        late = self.timeout_s
+        if late is not None and (math.isnan(late) or late < 0):
+            raise UsageError(f"timeout_s is {late}: give 0 or more seconds, or None for no limit")
+        self.pick()
+
+    def pick(self) -> Pick:
+        """How ids are picked: a fresh generator for each answer, so that a seed repeats it."""
+        return open_pick(self.temperature, self.seed)

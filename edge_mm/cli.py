@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "build TensorRT engines of a bundle, on the device",
     ),
     "check": ("edge_mm_runtime.commands.check:main", "verify a bundle's files and its answers"),
+    "bench": ("edge_mm_runtime.commands.bench:main", "measure how long an answer takes here"),
     "doctor": ("edge_mm_runtime.commands.doctor:main", "show what this machine has"),
 }
 

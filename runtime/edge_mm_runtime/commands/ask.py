@@ -17,8 +17,8 @@ def main(argv: list[str]) -> int:
     from edge_mm_runtime.session import Session
 
     frame = read_image(args.image)
-    with Session(args.bundle, threads=args.threads) as session:
-        answer = session.ask(frame, args.text, mode=args.mode)
+    with Session(args.bundle, threads=args.threads, device=args.device) as session:
+        answer = session.ask(frame, args.text, mode=args.mode, evidence=args.evidence)
     if args.save:
         write_image(args.save, draw_answer(frame, answer))
     print(json.dumps(answer.to_dict()) if args.json else describe(answer))
@@ -40,6 +40,8 @@ def describe(answer: Answer) -> str:
             parts.append("point " + " ".join(f"{value:.1f}" for value in item.point_xy))
         lines.append("  ".join(parts))
     cut = "" if answer.finish_reason == "stop" else f", cut short ({answer.finish_reason})"
+    if answer.visual_evidence is not None:
+        lines.append(f"visual evidence {answer.visual_evidence:.2f}")
     lines.append(f"{answer.timings_ms['total']:.0f} ms{cut}")
     return "\n".join(lines)
 
@@ -54,6 +56,12 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("text", metavar="TEXT", help="what to find, point at, tell or do")
     parser.add_argument("--bundle", default="default", help="bundle folder (default: the shipped)")
     parser.add_argument("--mode", choices=MODES, default="auto", help="kind of answer (auto)")
+    parser.add_argument("--device", choices=("cpu", "cuda", "tensorrt"), default="cpu")
+    parser.add_argument(
+        "--evidence",
+        action="store_true",
+        help="ask again without the picture: how much did the answer depend on it?",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--save", type=Path, metavar="P", help="write the picture with the answer")
     parser.add_argument("--threads", type=int, help="threads (default: all cores)")

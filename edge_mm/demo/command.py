@@ -126,12 +126,12 @@ def spaced_frames(path: Path, every_s: float) -> Iterator[tuple[float, Frame]]:
 
     next_s = 0.0
     with open_source(str(path)) as source:
-        for frame, time_s, _ in source:
-            if time_s is None:
+        for grab in source:
+            if grab.timestamp_s is None:
                 raise SourceError(f"{path} is not a video")
-            if time_s >= next_s:
+            if grab.timestamp_s >= next_s:
                 next_s += every_s
-                yield time_s, frame
+                yield grab.timestamp_s, grab.frame
 
 
 def line_of(row: Row) -> str:

@@ -20,7 +20,11 @@ class ImageError(EdgeMMError):
 
 
 class SourceError(EdgeMMError):
-    """A camera, video or folder that cannot be opened."""
+    """A camera, video or folder that cannot be opened, or gives no frame that can be used."""
+
+
+class SourceEnded(SourceError):
+    """There is no next frame: the last one was given, or the source is closed."""
 
 
 class BundleError(EdgeMMError):

@@ -1,199 +1,183 @@
-"""Where frames come from: a camera, a video file or stream, pictures.
-
-with open_source("0") as source:
-    for frame, timestamp_s, frame_id in source: ...
-
-A live source gives the newest frame only: what came while the last one was being answered is
-dropped, so an answer is never about a frame older than needed. A file gives every frame, in order.
-"""
+"""`open_source`: reads what the user wrote, and opens the source that it names."""
 
 from __future__ import annotations
 
-import glob
 import os
 import threading
-import time
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from edge_mm_runtime.errors import ImageError, SourceError
-from edge_mm_runtime.extras import require
-from edge_mm_runtime.image import Frame, read_image
+import numpy as np
 
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
-SILENCE_S = 5.0  # a live source that gives nothing for so long has failed
+from edge_mm_runtime.errors import SourceError, UsageError
+from edge_mm_runtime.sources.camera import Camera, Patience
+from edge_mm_runtime.sources.capture import (
+    Size,
+    Target,
+    camera_target,
+    is_finite,
+    open_capture,
+    video_target,
+)
+from edge_mm_runtime.sources.connection import Capture
+from edge_mm_runtime.sources.grab import Source
+from edge_mm_runtime.sources.pictures import DEPTHS, PictureFrames, picture_paths
+from edge_mm_runtime.sources.recorded import Frames, IterableFrames, Player, Recorded
+from edge_mm_runtime.sources.video import VideoFrames, said_rate
+from edge_mm_runtime.space import Intrinsics
+
+START_S = 10.0  # to the first frame: exposure settles, a stream waits for its key frame
+ENDLESS = Patience(stall_s=None, start_s=None, give_up_s=None)  # a file does not fail by waiting
 
 
-class Grab(NamedTuple):
-    """One frame.
+def open_source(
+    spec: str | int | os.PathLike[str] | Iterable[Any],
+    *,
+    real_time: bool = False,
+    frames_per_s: float | None = None,
+    size: Size | None = None,
+    depth: str | os.PathLike[str] | None = None,
+    intrinsics: Intrinsics | None = None,
+    stall_s: float = 2.0,
+    give_up_s: float | None = 60.0,
+) -> Source:
+    """Open a source of frames; a context manager, see `Source`.
 
-    timestamp_s  live: when it was taken, on time.monotonic's clock; video file: its position;
-                 pictures: None
-    frame_id     counts from 0; a picture's is its file name
+    spec          camera: 0, "0", "/dev/video0", "csi://0" (Jetson), a GStreamer pipeline (it has
+                  " ! "), an RTSP or HTTP URL
+                  file: a video, a picture, a folder of pictures, "frames/*.jpg",
+                  "frames/%04d.jpg"
+                  iterable: of frames, of pairs (frame, depth), or of Grab
+    real_time     a file plays at its own rate and is live; an iterable is read in a thread as
+                  fast as it gives frames: what a camera's own Python interface needs
+    frames_per_s  of a camera: asked of it. Of pictures and iterables, which have no rate: gives
+                  them timestamps, and a rate to play at
+    size          (width, height), of a camera
+    depth         of pictures: as many depth files, in a folder or pattern (see `read_depth`)
+    intrinsics    kept with the source, for `in_space`
+    stall_s, give_up_s  of a live one: see `Patience`
+    Raises SourceError for what cannot be opened, at once; UsageError for options that do not go
+    together.
     """
+    if frames_per_s is not None and not frames_per_s > 0:
+        raise UsageError(f"frames_per_s is {frames_per_s}: give a positive number")
+    patience = Patience(stall_s=stall_s, start_s=max(stall_s, START_S), give_up_s=give_up_s)
+    if not isinstance(spec, (str, int, os.PathLike)):
+        _only_for("cameras", size=size)
+        _only_for("pictures; give pairs (frame, depth)", depth=depth)
+        return _from_iterable(spec, real_time, frames_per_s, intrinsics, patience)
+    text = os.fspath(spec) if isinstance(spec, os.PathLike) else str(spec).strip()
+    target = camera_target(text, size, frames_per_s)
+    if target is not None:
+        _only_for("pictures", depth=depth)
+        return _from_camera(target, text, real_time, frames_per_s, size, intrinsics, patience)
+    _only_for("cameras", size=size)
+    paths = picture_paths(text)
+    if paths is None:
+        _only_for("pictures", depth=depth)
+        _only_for("cameras, pictures and iterables; a video has its own", frames_per_s=frames_per_s)
+        return _from_video(Path(text).expanduser(), real_time, intrinsics)
+    if real_time and frames_per_s is None:
+        raise UsageError("pictures have no rate of their own: give frames_per_s to play them")
+    depths = None if depth is None else picture_paths(os.fspath(depth), DEPTHS)
+    if depth is not None and depths is None:
+        raise SourceError(f"no depth files: {depth}: it needs {', '.join(DEPTHS)} files")
+    frames = PictureFrames(paths, depths, frames_per_s)
+    return _from_file(frames, f"pictures {text}", frames_per_s, real_time, intrinsics)
 
-    frame: Frame
-    timestamp_s: float | None
-    frame_id: int | str
+
+def _from_iterable(
+    spec: Any,
+    real_time: bool,
+    frames_per_s: float | None,
+    intrinsics: Intrinsics | None,
+    patience: Patience,
+) -> Source:
+    if isinstance(spec, np.ndarray) and spec.ndim < 4:
+        raise UsageError(f"this is one frame {spec.shape}, not several: give [frame]")
+    if isinstance(spec, (bytes, bytearray)) or not hasattr(spec, "__iter__"):
+        raise UsageError(
+            f"a source is a camera, a file, or an iterable of frames, not {type(spec).__name__}"
+        )
+    name = f"the {type(spec).__name__} of frames"
+    frames = IterableFrames(spec, frames_per_s)
+    if not real_time:
+        return Recorded(frames, name, frames_per_s, intrinsics)
+    paced = frames_per_s is not None
+    return _played(frames, name, frames_per_s, intrinsics, patience, paced=paced)
 
 
-class Source:
-    """An opened source: a context manager and an iterator of Grab."""
+def _from_camera(
+    target: Target,
+    text: str,
+    real_time: bool,
+    frames_per_s: float | None,
+    size: Size | None,
+    intrinsics: Intrinsics | None,
+    patience: Patience,
+) -> Source:
+    if not (target.sets or text.startswith("csi://")):
+        why = "cameras by number, by /dev/... and csi://; this one says its own"
+        _only_for(why, size=size, frames_per_s=frames_per_s)
+    opened = [open_capture(target, size, frames_per_s)]
+    if target.api == "CAP_FFMPEG" and not text.startswith("rtsp") and is_finite(opened[0]):
+        video = VideoFrames(opened[0])
+        return _from_file(video, text, video.frames_per_s, real_time, intrinsics)
 
-    live = False
-    frames_per_s: float | None = None
+    def open_again(_: threading.Event) -> Capture:
+        capture: Capture = opened.pop() if opened else open_capture(target, size, frames_per_s)
+        return capture
 
-    def __enter__(self) -> Source:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def __iter__(self) -> Iterator[Grab]:
-        raise NotImplementedError
-
-    def close(self) -> None:
-        """Release the device or file."""
-
-
-def open_source(spec: str | int) -> Source:
-    """Open a camera index ("0"), a stream URL, a video file, a folder, a picture, or a pattern.
-
-    A pattern is shell-like: "frames/*.jpg". SourceError says what cannot be opened and why.
-    """
-    text = str(spec).strip()
-    if text.isdigit():
-        return Live(_capture(int(text), f"camera {text}"), f"camera {text}")
-    if "://" in text:
-        return Live(_capture(text, text), text)
-    path = Path(text).expanduser()
-    if path.is_dir():
-        inside = sorted(item for item in path.iterdir() if item.suffix.lower() in PICTURES)
-        if not inside:
-            raise SourceError(f"no pictures in {path}: it needs {', '.join(PICTURES)} files")
-        return Pictures(inside)
-    if path.is_file():
-        if path.suffix.lower() in PICTURES:
-            return Pictures([path])
-        return Video(_capture(str(path), f"video {path}"), path)
-    if glob.has_magic(text):
-        matches = sorted(Path(item) for item in glob.glob(str(path)))  # noqa: PTH207 - absolute too
-        if not matches:
-            raise SourceError(f"no picture matches {text}")
-        return Pictures(matches)
-    raise SourceError(
-        f"no such source: {text!r}: give a camera index (0), a video file, a folder of pictures, "
-        "a pattern such as 'frames/*.jpg', or a stream URL"
+    rate = said_rate(opened[0]) or frames_per_s
+    return Camera(
+        open_again, target.name, frames_per_s=rate, intrinsics=intrinsics, patience=patience
     )
 
 
-class Pictures(Source):
-    """Picture files, in order."""
-
-    def __init__(self, paths: list[Path]) -> None:
-        self.paths = paths
-
-    def __iter__(self) -> Iterator[Grab]:
-        for path in self.paths:
-            try:
-                yield Grab(read_image(path), None, path.name)
-            except ImageError as error:
-                raise SourceError(str(error)) from None
-
-
-class Video(Source):
-    """Every frame of a video file."""
-
-    def __init__(self, capture: Any, path: Path) -> None:
-        cv2 = require("cv2", "cpu")
-        self.path = path
-        self._capture = capture
-        self.frames_per_s = float(capture.get(cv2.CAP_PROP_FPS)) or None
-
-    def __iter__(self) -> Iterator[Grab]:
-        index = 0
-        while True:
-            done, frame = self._capture.read()
-            if not done:
-                break
-            yield Grab(frame, index / (self.frames_per_s or 1.0), index)
-            index += 1
-        if index == 0:
-            raise SourceError(f"video {self.path} has no frame that OpenCV can read")
-
-    def close(self) -> None:
-        """Release the file."""
-        self._capture.release()
-
-
-class Live(Source):
-    """The newest frame of a camera or stream; a thread reads all of them."""
-
-    live = True
-
-    def __init__(self, capture: Any, name: str) -> None:
-        self.name = name
-        self._capture = capture
-        self._newest: Grab | None = None
-        self._ended = False
-        self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._read, name=f"read {name}", daemon=True)
-        self._thread.start()
-
-    def __iter__(self) -> Iterator[Grab]:
-        last: int | str = -1
-        while True:
-            with self._changed:
-                self._changed.wait_for(partial(self._fresh, last), SILENCE_S)
-                grab = self._newest
-                if grab is None or grab.frame_id == last:
-                    raise SourceError(
-                        f"{self.name} gives no more frames: is it unplugged, or used elsewhere?"
-                    )
-            last = grab.frame_id
-            yield grab
-
-    def close(self) -> None:
-        """Stop reading and release the device."""
-        with self._changed:
-            self._ended = True
-        self._thread.join(SILENCE_S)
-        self._capture.release()
-
-    def _fresh(self, last: int | str) -> bool:
-        return self._ended or (self._newest is not None and self._newest.frame_id != last)
-
-    def _read(self) -> None:
-        index = 0
-        while not self._ended:
-            done, frame = self._capture.read()
-            taken = time.monotonic()
-            with self._changed:
-                if done:
-                    self._newest = Grab(frame, taken, index)
-                else:
-                    self._ended = True
-                self._changed.notify_all()
-            index += 1
-
-
-def _capture(target: int | str, name: str) -> Any:
-    # OpenCV and FFmpeg would explain themselves on stderr, in many lines; ours is one.
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    cv2 = require("cv2", "cpu")
-    before = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    try:
-        capture = cv2.VideoCapture(target)
-    finally:
-        cv2.utils.logging.setLogLevel(before)
-    if not capture.isOpened():
-        capture.release()
-        why = (
-            "is one plugged in, and may this user read /dev/video*?"
-            if isinstance(target, int)
-            else "it is not a video that this OpenCV can read"
+def _from_video(path: Path, real_time: bool, intrinsics: Intrinsics | None) -> Source:
+    if not path.is_file():
+        raise SourceError(
+            f"no such source: {str(path)!r}: give a camera index (0), /dev/video0, csi://0, a "
+            "video file, a folder of pictures, a pattern such as 'frames/*.jpg', a GStreamer "
+            "pipeline, or a stream URL"
         )
-        raise SourceError(f"cannot open {name}: {why}")
-    return capture
+    video = VideoFrames(open_capture(video_target(path)))
+    return _from_file(video, f"video {path}", video.frames_per_s, real_time, intrinsics)
+
+
+def _from_file(
+    frames: Frames,
+    name: str,
+    frames_per_s: float | None,
+    real_time: bool,
+    intrinsics: Intrinsics | None,
+) -> Source:
+    if real_time:
+        return _played(frames, name, frames_per_s, intrinsics, ENDLESS, paced=True)
+    return Recorded(frames, name, frames_per_s, intrinsics)
+
+
+def _played(
+    frames: Frames,
+    name: str,
+    frames_per_s: float | None,
+    intrinsics: Intrinsics | None,
+    patience: Patience,
+    *,
+    paced: bool,
+) -> Camera:
+    return Camera(
+        lambda stop: Player(frames, name, stop, paced=paced),
+        name,
+        frames_per_s=frames_per_s,
+        intrinsics=intrinsics,
+        patience=patience,
+        reopens=False,
+    )
+
+
+def _only_for(what: str, **options: object) -> None:
+    for name, value in options.items():
+        if value is not None:
+            raise UsageError(f"{name} is for {what}")

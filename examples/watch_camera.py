@@ -1,4 +1,4 @@
-"""Watch a camera, a video or a folder: one question about frame after frame.
+"""Watch a camera, a video or a folder: one question, and its objects in every frame.
 
 python examples/watch_camera.py 0 "find the red cup"
 """
@@ -12,31 +12,32 @@ from typing import TYPE_CHECKING
 
 from edge_mm_runtime import Session
 from edge_mm_runtime.sources import open_source
+from edge_mm_runtime.watch import watch
 
 if TYPE_CHECKING:
-    from edge_mm_runtime import Answer
+    from edge_mm_runtime.watch import Look
 
 
 def main(source: str = "0", text: str = "find the red cup", frames: str = "") -> None:
-    """Answer until the source ends, Ctrl-C, or so many `frames`."""
+    """Watch until the source ends, Ctrl-C, or so many `frames`."""
     with Session("default") as session, open_source(source) as camera:
-        for grab in islice(camera, int(frames) if frames else None):
-            # A camera gives its newest frame only; its timestamp makes answer.age_s true.
-            taken = grab.timestamp_s if camera.live else None
-            answer = session.ask(
-                grab.frame, text, mode="locate", frame_id=grab.frame_id, timestamp_s=taken
-            )
-            print(f"frame {answer.frame_id}, {answer.age_s:.2f} s old: {told(answer)}")
+        looks = watch(camera, text, session)
+        for look in islice(looks, int(frames) if frames else None):
+            print(f"frame {look.grab.frame_id}: {told(look)}")
+        print(camera.stats())
 
 
-def told(answer: Answer) -> str:
-    """What a robot would act on: the objects with their places, or that there is none."""
-    if not answer.found:
+def told(look: Look) -> str:
+    """What a robot would act on: the objects and where they are now, or that there is none."""
+    answer = look.answer
+    if answer.found is False:
         return "not in view"
-    return ", ".join(
-        f"{item.label} at {[round(value) for value in item.box_xyxy or item.point_xy or ()]}"
+    source = "answered" if look.fresh else "followed"
+    places = [
+        f"{item.label} #{item.track_id} at {[round(v) for v in item.box_xyxy or ()]}"
         for item in answer.objects
-    )
+    ]
+    return f"{source}: " + (", ".join(places) or "out of sight, the next answer will tell")
 
 
 if __name__ == "__main__":

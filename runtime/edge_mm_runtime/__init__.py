@@ -18,14 +18,16 @@ if TYPE_CHECKING:
     from edge_mm_runtime.errors import EdgeMMError
     from edge_mm_runtime.image import ImageTransform
     from edge_mm_runtime.session import Session
+    from edge_mm_runtime.watch import Look
 
-__all__ = ["Answer", "EdgeMMError", "GroundedObject", "ImageTransform", "Session", "Step"]
+__all__ = ["Answer", "EdgeMMError", "GroundedObject", "ImageTransform", "Look", "Session", "Step"]
 
 _HOMES = {
     "Answer": "answer",
     "EdgeMMError": "errors",
     "GroundedObject": "answer",
     "ImageTransform": "image",
+    "Look": "watch",
     "Session": "session",
     "Step": "answer",
 }

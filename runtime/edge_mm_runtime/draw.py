@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_mm_runtime.answer import Answer, GroundedObject
+from edge_mm_runtime.answer import Answer, GroundedObject, Step
 from edge_mm_runtime.extras import require
 from edge_mm_runtime.image import Frame, check_frame
 
@@ -34,13 +34,18 @@ def draw_answer(frame: Frame, answer: Answer) -> Frame:
         if item.track_id is not None:  # an object keeps its colour and its number through time
             words, colour = f"{item.track_id} {words}", item.track_id
         if answer.steps:
-            step = answer.steps[index]
+            number, step = _step(answer, item)
             relation = f"{step.relation} " if step.relation else ""
-            words = f"{index + 1} {step.action} {relation}{item.label}"
+            words = f"{number} {step.action} {relation}{item.label}"
         _draw_object(cv2, picture, item, words, PALETTE[colour % len(PALETTE)], unit)
     if not answer.objects:
         _draw_words(cv2, picture, answer.text, (0, 0), WHITE, unit)
     return picture
+
+
+def _step(answer: Answer, item: GroundedObject) -> tuple[int, Step]:
+    """The step of an object, and its number from 1; objects that were lost are left out."""
+    return next((n, step) for n, step in enumerate(answer.steps, 1) if step.object == item)
 
 
 def _draw_object(

@@ -8,6 +8,7 @@ import pytest
 
 from edge_mm_runtime import tracker as tracker_module
 from edge_mm_runtime.answer import GroundedObject
+from edge_mm_runtime.errors import ImageError
 from edge_mm_runtime.tracker import Tracker
 
 RNG = np.random.default_rng(5)
@@ -102,13 +103,14 @@ def test_the_model_and_the_tracker_are_weighed() -> None:
     np.testing.assert_allclose(tracker.objects()[0].box_xyxy, red(52).box_xyxy, atol=0.5)
 
 
-def test_two_misses_in_a_row_lose_a_track_and_one_does_not() -> None:
+def test_three_misses_in_a_row_lose_a_track_and_two_do_not() -> None:
     tracker = begin(red(50), red=50)
     ask(tracker, red(50), red=50)
     assert ask(tracker, red=50) == ([], ())
     assert ask(tracker, red(50), red=50) == ([1], ())  # found again: the count begins anew
-    assert ask(tracker, red=50)[1] == ()
-    assert len(tracker.objects()) == 1  # missed once, but it is still followed
+    for _ in range(2):
+        assert ask(tracker, red=50)[1] == ()
+    assert len(tracker.objects()) == 1  # missed twice, but it is still followed
     assert ask(tracker, red=50)[1] == (1,)
     assert tracker.objects() == () and tracker.tracks == []
 
@@ -140,7 +142,8 @@ def test_leaving_the_frame_is_a_loss_and_a_late_answer_does_not_bring_it_back() 
 
 def test_a_thing_that_vanishes_is_uncertain_then_lost_by_the_answers() -> None:
     tracker = begin(red(50), red=50)
-    ask(tracker, red(50), red=50)
+    for _ in range(2):
+        ask(tracker, red(50), red=50)
     tracker.see(frame())
     assert (tracker.tracks[0].state, tracker.objects()) == ("uncertain", ())
     assert ask(tracker) == ([], ())
@@ -220,3 +223,8 @@ def test_boxes_stay_in_the_frame_and_an_empty_one_is_shown() -> None:
     tracker = begin(GroundedObject("cup", (10.0, 20.0, 10.0, 60.0), None, 0.5), red=50)
     [item] = tracker.objects()
     assert item.box_xyxy is not None and item.box_xyxy[2] - item.box_xyxy[0] == pytest.approx(1.0)
+
+
+def test_what_is_no_frame_is_refused() -> None:
+    with pytest.raises(ImageError):
+        Tracker().see(np.zeros((4, 4), np.float32))

@@ -105,6 +105,11 @@ def no_thread_is_left() -> Iterator[None]:
     assert set(threading.enumerate()) <= before
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch_module, "LAST_ANSWER_S", 0.1)
+
+
 def shown(look: Look) -> np.ndarray:
     [item] = look.answer.objects
     return np.array(item.box_xyxy)
@@ -179,6 +184,7 @@ def test_an_uncertain_thing_is_neither_shown_nor_absent() -> None:
     looks = list(watch(Vanishing(4, live=False), "x", Model(located), answer_every_s=5))
     assert [look.answer.found for look in looks] == [True, True, None, None]
     assert looks[2].uncertain == (1,) and looks[2].answer.objects == ()
+    assert looks[2].answer.text == "lost from sight"
 
 
 def test_steps_move_with_their_objects() -> None:
@@ -199,6 +205,7 @@ def test_steps_move_with_their_objects() -> None:
     )
 
 
+@pytest.mark.usefixtures("impatient")
 def test_live_answers_come_from_a_thread_and_are_carried_to_now() -> None:
     model = Model(located, held=True)
 
@@ -209,12 +216,12 @@ def test_live_answers_come_from_a_thread_and_are_carried_to_now() -> None:
             model.let_go()
 
     looks = list(watch(Frames(13, True, before), "x", model))
-    # Asked about frame 0; answered at 6; then about 6, the newest; answered at 12; then about 12,
-    # which is cancelled by nobody: the source has ended, its answer is waited for.
-    assert [item["frame_id"] for item in model.asked[:2]] == [0, 6]
-    assert [look.grab.frame_id for look in looks[:7]] == list(range(6, 13))
-    assert [look.fresh for look in looks[:7]] == [True] + [False] * 5 + [True]
-    for look in looks[:7]:
+    # Asked about 0, answered at 6; then about 6, the newest, answered at 12; then about 12, when
+    # the source has ended.
+    assert [item["frame_id"] for item in model.asked] == [0, 6, 12]
+    assert [look.grab.frame_id for look in looks] == list(range(6, 13))
+    assert [look.fresh for look in looks] == [True] + [False] * 5 + [True]
+    for look in looks:
         np.testing.assert_allclose(shown(look), box(look.grab.frame_id), atol=1.0)
         asked = 0 if look.grab.frame_id < 12 else 6
         assert look.answer.frame_id == asked
@@ -222,11 +229,6 @@ def test_live_answers_come_from_a_thread_and_are_carried_to_now() -> None:
         assert look.answer.timestamp_s == given
         assert 0 < look.answer.age_s < time.monotonic() - given
     assert model.threads == {"edge_mm watch_0"}
-
-
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch_module, "LAST_ANSWER_S", 0.1)
 
 
 @pytest.mark.usefixtures("impatient")

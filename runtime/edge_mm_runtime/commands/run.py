@@ -1,4 +1,4 @@
-"""`edge-mm run --source S TEXT`: the same question about frame after frame."""
+"""`edge-mm run --source S TEXT`: the same question about a stream, its answers tracked."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import argparse
 import json
 import sys
 import time
+from collections import deque
+from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
@@ -15,107 +17,150 @@ from edge_mm_runtime.answer import MODES, Answer
 from edge_mm_runtime.errors import UsageError
 
 if TYPE_CHECKING:
-    from edge_mm_runtime.image import Frame
-    from edge_mm_runtime.sources import Grab
+    from edge_mm_runtime.session import Session
+    from edge_mm_runtime.sources import Source
+    from edge_mm_runtime.watch import Look
 
 PICTURES_PER_S = 2.0  # of a saved video made of single pictures
-LIVE_PER_S = 10.0  # of a saved video made from a camera
+LIVE_PER_S = 30.0  # of a saved video made from a camera that does not say its own rate
+KEPT = 1000  # latencies that the percentiles are taken of
 
 
 def main(argv: list[str]) -> int:
-    """Answer until the source ends, --max-frames or Ctrl-C; returns the exit code."""
+    """Answer until the source ends, --max-frames, --seconds or Ctrl-C; returns the exit code."""
     args = _parse(argv)
     from edge_mm_runtime.draw import draw_answer
+    from edge_mm_runtime.film import Film, Window
     from edge_mm_runtime.prompt import clean
     from edge_mm_runtime.session import Session
     from edge_mm_runtime.sources import open_source
 
     clean(args.text)  # an empty text is told before a camera is opened
-    count, started = 0, time.perf_counter()
     with ExitStack() as stack:
-        source = stack.enter_context(open_source(args.source))
-        session = stack.enter_context(Session(args.bundle, threads=args.threads))
+        source = stack.enter_context(open_source(args.source, real_time=args.real_time))
+        session = stack.enter_context(
+            Session(args.bundle, threads=args.threads, device=args.device)
+        )
         log = stack.enter_context(_open_log(args.jsonl)) if args.jsonl else None
         rate = source.frames_per_s or (LIVE_PER_S if source.live else PICTURES_PER_S)
-        film = stack.enter_context(Film(args.save, rate)) if args.save else None
+        shown = [stack.enter_context(Film(args.save, rate))] if args.save else []
+        window = stack.enter_context(Window(f"edge-mm: {args.text}")) if args.display else None
+        progress = Progress(source)
         try:
-            for grab in islice(source, args.max_frames):
-                answer = session.ask(
-                    grab.frame,
-                    args.text,
-                    mode=args.mode,
-                    frame_id=grab.frame_id,
-                    timestamp_s=grab.timestamp_s if source.live else None,
-                )
-                _show(grab, answer)
+            for look in _until(args, _looks(args, source, session)):
+                progress.take(look)
                 if log:
-                    log.write(json.dumps(_record(grab, answer)) + "\n")
-                if film:
-                    film.write(draw_answer(grab.frame, answer))
-                count += 1
+                    log.write(json.dumps(_record(look)) + "\n")
+                if shown or window:
+                    picture = draw_answer(look.grab.frame, look.answer)
+                    for film in shown:
+                        film.write(picture, look.grab.timestamp_s)
+                    if window and not window.show(picture):
+                        break
         except KeyboardInterrupt:
             pass
-    seconds = time.perf_counter() - started
-    print(f"{_clear()}{count} frames in {seconds:.1f} s", file=sys.stderr)
+        print(_clear() + progress.summary(), file=sys.stderr)
     return 0
 
 
-class Film:
-    """A video file of pictures; all take the size of the first one."""
+def _looks(args: argparse.Namespace, source: Source, session: Session) -> Iterator[Look]:
+    """Looks at a stream; single pictures have nothing to do with each other and are only asked."""
+    from edge_mm_runtime.watch import Look, watch
 
-    def __init__(self, path: Path, frames_per_s: float) -> None:
-        self.path = path
-        self._frames_per_s = frames_per_s
-        self._writer: Any = None
-        self._size = (0, 0)
-
-    def __enter__(self) -> Film:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._writer is not None:
-            self._writer.release()
-
-    def write(self, picture: Frame) -> None:
-        """Append a BGR picture; UsageError when the file cannot be written."""
-        from edge_mm_runtime.extras import require
-
-        cv2 = require("cv2", "cpu")
-        if self._writer is None:
-            self._size = (picture.shape[1], picture.shape[0])
-            codec = cv2.VideoWriter_fourcc(*("MJPG" if self.path.suffix == ".avi" else "mp4v"))
-            self._writer = cv2.VideoWriter(str(self.path), codec, self._frames_per_s, self._size)
-            if not self._writer.isOpened():
-                raise UsageError(
-                    f"cannot write {self.path}: use a name that ends in .mp4 or .avi, in a folder "
-                    "that exists and may be written"
-                )
-        if (picture.shape[1], picture.shape[0]) != self._size:
-            picture = cv2.resize(picture, self._size)
-        self._writer.write(picture)
+    if source.live or source.frames_per_s:
+        yield from watch(
+            source, args.text, session, mode=args.mode, answer_every_s=args.answer_every
+        )
+        return
+    for grab in source:
+        answer = session.ask(grab.frame, args.text, mode=args.mode, frame_id=grab.frame_id)
+        yield Look(grab=grab, answer=answer, fresh=True, lost=())
 
 
-def _show(grab: Grab, answer: Answer) -> None:
-    """One line for each answer; on a terminal it replaces the last one."""
-    places = " ".join(
+def _until(args: argparse.Namespace, looks: Iterator[Look]) -> Iterator[Look]:
+    """The looks up to --max-frames and --seconds."""
+    stop = None if args.seconds is None else time.monotonic() + args.seconds
+    for look in islice(looks, args.max_frames):
+        yield look
+        if stop is not None and time.monotonic() >= stop:
+            return
+
+
+class Progress:
+    """The line that people see while it runs, and the one that they see at the end."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._started = time.perf_counter()
+        self._looks = self._answers = 0
+        self._latencies: deque[float] = deque(maxlen=KEPT)
+
+    def take(self, look: Look) -> None:
+        """Count a look; show it on a terminal, where it replaces the last one, or if it is new."""
+        self._looks += 1
+        if look.fresh:
+            self._answers += 1
+            # From the camera to the answer; a file waits for it, and has no other time than that.
+            live, answer = self._source.live, look.answer
+            self._latencies.append(
+                1e3 * answer.age_s if live and answer.age_s else answer.timings_ms["total"]
+            )
+        if look.fresh or sys.stdout.isatty():
+            tail = "" if sys.stdout.isatty() else "\n"
+            print(f"{_clear()}{self._line(look)}", end=tail, flush=True)
+
+    def summary(self) -> str:
+        """Frames and answers, the latency from the camera to the answer, what was dropped."""
+        from edge_mm_runtime.measure import latency
+
+        stats = self._source.stats()
+        seconds = time.perf_counter() - self._started
+        parts = [
+            f"{stats.captured} frames in {seconds:.1f} s",
+            f"{self._looks} shown",
+            f"{stats.dropped} dropped",
+            f"{self._answers} answers ({self._answers / max(seconds, 1e-9):.1f}/s)",
+        ]
+        found = latency(list(self._latencies))
+        if found is not None:
+            what = "camera to answer" if self._source.live else "answer"
+            parts.append(f"{what} p50 {found.p50:.0f} p95 {found.p95:.0f} p99 {found.p99:.0f} ms")
+        parts += [f"{count} x {kind}" for kind, count in stats.faults.items()]
+        if stats.reconnects:
+            parts.append(f"{stats.reconnects} reconnects")
+        return ", ".join(parts)
+
+    def _line(self, look: Look) -> str:
+        stats = self._source.stats()
+        fps = "" if stats.fps is None else f" {stats.fps:.0f} fps"
+        age = "" if look.answer.age_s is None else f" {1e3 * look.answer.age_s:.0f} ms old"
+        return f"{look.grab.frame_id}  {_told(look.answer)} |{fps} {stats.dropped} dropped{age}"
+
+
+def _told(answer: Answer) -> str:
+    """An answer in one line: its words, the place, number and confidence of each object."""
+    places = (
         f"[{' '.join(f'{value:.0f}' for value in item.box_xyxy or item.point_xy or ())}]"
-        f" {item.confidence:.2f}"
+        f" {'' if item.track_id is None else f'#{item.track_id} '}{item.confidence:.2f}"
         for item in answer.objects
     )
-    line = f"{grab.frame_id}  {answer.text} {places} {answer.timings_ms['total']:.0f} ms"
-    print(f"{_clear()}{line}", end="" if sys.stdout.isatty() else "\n", flush=True)
+    return " ".join([answer.text, *places])
 
 
 def _clear() -> str:
     return "\r\x1b[2K" if sys.stdout.isatty() else ""
 
 
-def _record(grab: Grab, answer: Answer) -> dict[str, Any]:
+def _record(look: Look) -> dict[str, Any]:
+    """One line of --jsonl: the answer as `edge-mm ask --json` prints it, in its place in time."""
     return {
-        "frame_id": grab.frame_id,
-        "timestamp_s": grab.timestamp_s,
-        "age_s": answer.age_s,
-        **answer.to_dict(),
+        "frame_id": look.grab.frame_id,
+        "timestamp_s": look.grab.timestamp_s,
+        "asked_frame_id": look.answer.frame_id,
+        "age_s": look.answer.age_s,
+        "fresh": look.fresh,
+        "lost": look.lost,
+        **look.answer.to_dict(),
     }
 
 
@@ -129,20 +174,36 @@ def _open_log(path: Path) -> IO[str]:
 def _parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="edge-mm run",
-        description="Ask the same question about the newest frame of a camera, or every frame "
-        "of a video or folder.",
+        description="Ask the same question of a camera, stream or video as it goes on, and follow "
+        "what is found through every frame; of a folder, ask about each picture.",
         epilog="example: edge-mm run --source 0 'find the red cup' --save out.mp4",
     )
     parser.add_argument("text", metavar="TEXT", help="what to find, point at, tell or do")
     parser.add_argument(
-        "--source", required=True, help="camera index, video file, folder, 'pattern*.jpg' or URL"
+        "--source",
+        required=True,
+        help="camera index or /dev/video0, csi://0, GStreamer pipeline, URL, video file, folder, "
+        "'pattern*.jpg'",
     )
     parser.add_argument("--bundle", default="default", help="bundle folder (default: the shipped)")
+    parser.add_argument("--device", choices=("cpu", "cuda", "tensorrt"), default="cpu")
+    parser.add_argument("--threads", type=int, help="threads (default: all cores)")
     parser.add_argument("--mode", choices=MODES, default="auto", help="kind of answer (auto)")
+    parser.add_argument(
+        "--answer-every",
+        type=float,
+        default=0.0,
+        metavar="S",
+        help="seconds between two questions (0: as often as the model can; of a file, each frame)",
+    )
+    parser.add_argument(
+        "--real-time", action="store_true", help="play a video at its own rate, as a camera would"
+    )
+    parser.add_argument("--display", action="store_true", help="show a window; q or Esc ends")
     parser.add_argument("--save", type=Path, metavar="FILE", help="write an annotated video")
     parser.add_argument("--jsonl", type=Path, metavar="FILE", help="write one JSON line a frame")
     parser.add_argument("--max-frames", type=int, metavar="N", help="stop after N frames")
-    parser.add_argument("--threads", type=int, help="threads (default: all cores)")
+    parser.add_argument("--seconds", type=float, metavar="S", help="stop after S seconds")
     args = parser.parse_args(argv)
     if args.max_frames is not None and args.max_frames < 1:
         parser.error("--max-frames must be at least 1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from edge_mm_runtime.commands import run
-from edge_mm_runtime.errors import SourceError, UsageError
+from edge_mm_runtime.errors import MissingExtraError, SourceError, UsageError
 from edge_mm_runtime.image import write_image
 
 Spoken = Callable[..., Path]
@@ -51,6 +52,41 @@ def test_it_stops_after_max_frames(
     bundle = str(spoken_bundle("yes"))
     run.main(["is it?", "--source", str(folder), "--bundle", bundle, "--max-frames", "2"])
     assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+@pytest.mark.parametrize("options", [[], ["--real-time"]], ids=["as fast", "real time"])
+def test_every_frame_of_a_video_is_shown_or_counted_as_dropped(
+    spoken_bundle: Spoken,
+    video: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+) -> None:
+    log, film = tmp_path / "log.jsonl", tmp_path / "film.mp4"
+    bundle = ["--bundle", str(spoken_bundle("<ref>red cup</ref><box>"))]
+    files = ["--jsonl", str(log), "--save", str(film)]
+    question = ["find the red cup", "--source", str(video), "--answer-every", "0.5"]
+    assert run.main([*question, *bundle, *files, *options]) == 0
+    records = [json.loads(line) for line in log.read_text().splitlines()]
+    told = capsys.readouterr().err
+    numbers = re.match(r"(\d+) frames in .*, (\d+) shown, (\d+) dropped, (\d+) answers", told)
+    assert numbers is not None, told
+    captured, shown, dropped, answers = map(int, numbers.groups())
+    waiting = captured - dropped - shown  # before the first answer there is nothing to show
+    assert captured == 60 and shown == len(records) and 0 <= waiting < 20
+    assert answers == sum(record["fresh"] for record in records)
+    assert 2 <= answers <= 5 and "p95" in told
+    followed = [record["objects"][0]["track_id"] for record in records if record["objects"]]
+    assert set(followed) == {1} and len(followed) > answers
+    seen = cv2.VideoCapture(str(film))
+    assert seen.get(cv2.CAP_PROP_FRAME_COUNT) == pytest.approx(60 - waiting, abs=4)
+    assert not list(tmp_path.glob(".*partial*"))
+
+
+def test_a_machine_without_windows_says_so(spoken_bundle: Spoken, folder: Path) -> None:
+    bundle = ["--bundle", str(spoken_bundle("yes"))]
+    with pytest.raises(MissingExtraError, match=r"cannot open a window.*edge-mm\[display\]"):
+        run.main(["is it?", "--source", str(folder), *bundle, "--display"])
 
 
 def test_bad_input(spoken_bundle: Spoken, folder: Path, tmp_path: Path) -> None:

@@ -1,0 +1,97 @@
+"""Where annotated frames go: a video file, a window."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from edge_mm_runtime.errors import MissingExtraError, UsageError
+from edge_mm_runtime.extras import require
+from edge_mm_runtime.image import Frame
+
+ESCAPE = 27
+
+
+class Film:
+    """A video file of pictures; all take the size of the first one.
+
+    It plays as fast as what was filmed: a picture stays until the time of the next one. It is
+    written under another name and takes its own when it is whole; without a picture there is no
+    file.
+    """
+
+    def __init__(self, path: Path, frames_per_s: float) -> None:
+        self.path = path
+        self._partial = path.with_name(f".{path.stem}.partial{path.suffix}")
+        self._frames_per_s = frames_per_s
+        self._writer: Any = None
+        self._size = (0, 0)
+        self._last: Frame | None = None
+        self._started_s = 0.0
+        self._written = 0
+
+    def __enter__(self) -> Film:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._writer is not None:
+            self._writer.release()
+            self._partial.replace(self.path)
+
+    def write(self, picture: Frame, time_s: float | None) -> None:
+        """Append a BGR picture of a time, on any clock; without one it follows the last.
+
+        UsageError when the file cannot be written.
+        """
+        cv2 = require("cv2", "cpu")
+        if self._writer is None:
+            self._size = (picture.shape[1], picture.shape[0])
+            codec = cv2.VideoWriter_fourcc(*("MJPG" if self.path.suffix == ".avi" else "mp4v"))
+            writer = cv2.VideoWriter(str(self._partial), codec, self._frames_per_s, self._size)
+            if not writer.isOpened():
+                raise UsageError(
+                    f"cannot write {self.path}: use a name that ends in .mp4 or .avi, in a folder "
+                    "that exists and may be written"
+                )
+            self._writer = writer
+        if (picture.shape[1], picture.shape[0]) != self._size:
+            picture = cv2.resize(picture, self._size)
+        if time_s is not None:
+            if self._last is None:
+                self._started_s = time_s
+            due = round((time_s - self._started_s) * self._frames_per_s)
+            while self._last is not None and self._written < due:
+                self._append(self._last)
+        self._append(picture)
+        self._last = picture
+
+    def _append(self, picture: Frame) -> None:
+        self._writer.write(picture)
+        self._written += 1
+
+
+class Window:
+    """A window on the desktop; MissingExtraError where this OpenCV cannot open one."""
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._cv2: Any = require("cv2", "cpu")
+        try:
+            self._cv2.namedWindow(title, self._cv2.WINDOW_NORMAL)
+        except self._cv2.error:
+            raise MissingExtraError(
+                "cv2", "display", "cannot open a window (a headless build, or no desktop)"
+            ) from None
+
+    def __enter__(self) -> Window:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._cv2.destroyWindow(self._title)
+
+    def show(self, picture: Frame) -> bool:
+        """Show a BGR picture; False once the user closed the window, or pressed q or Esc."""
+        self._cv2.imshow(self._title, picture)
+        key = self._cv2.waitKey(1) & 0xFF
+        visible = self._cv2.getWindowProperty(self._title, self._cv2.WND_PROP_VISIBLE) >= 1
+        return visible and key not in (ord("q"), ESCAPE)

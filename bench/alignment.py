@@ -5,7 +5,8 @@ python bench/alignment.py [--seeds 3] [--scenes 1500] [--pictures 60] [--out run
 
 Every row trains `recipes/alignment.yaml` with its change and sits the same exam on unseen scenes;
 a row that is already in --out is read, not run again, so the bench can be stopped at any time.
-Prints Markdown: the mean over the seeds, and the half-width of its 95 % interval (Student's t).
+Prints Markdown: the mean over the seeds, and the half-width of its 95 % interval (Student's t; the
+spread between seeds is taken to be that of all rows together, as three runs alone tell little).
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ COLUMNS = {  # suite and metric behind a column
         ["pope_random_f1", "pope_popular_f1", "pope_adversarial_f1"],
     ),
 }
-STUDENT = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78}  # t(0.975) by the number of seeds
+Z = 1.959964  # the normal distribution at 0.975
 
 
 def main() -> None:
@@ -121,20 +122,33 @@ def prefill_ms(checkpoint: Path, repeats: int = 15) -> float:
 
 
 def markdown(table: dict[str, list[dict[str, float]]]) -> str:
-    """A line a row: mean ± half-width where seeds differ."""
+    """A line a row: the mean ± half-width of what the exam gives."""
     columns = list(next(iter(table.values()))[0])
+    spread = {name: pooled(table, name) for name in COLUMNS}
     lines = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for name, runs in table.items():
         cells = []
         for column in columns:
-            values = [run[column] for run in runs]
-            cell = f"{statistics.fmean(values):.1f}"
-            if len(values) in STUDENT and column in COLUMNS:
-                spread = STUDENT[len(values)] * statistics.stdev(values) / len(values) ** 0.5
-                cell += f" ± {spread:.1f}"
+            cell = f"{statistics.fmean(run[column] for run in runs):.1f}"
+            if spread.get(column):
+                cell += f" ± {spread[column] / len(runs) ** 0.5:.1f}"
             cells.append(cell)
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def pooled(table: dict[str, list[dict[str, float]]], column: str) -> float:
+    """t(0.975) x the standard deviation between the seeds of a row, pooled; 0 with one seed."""
+    squares, freedom = 0.0, 0
+    for runs in table.values():
+        mean = statistics.fmean(run[column] for run in runs)
+        squares += sum((run[column] - mean) ** 2 for run in runs)
+        freedom += len(runs) - 1
+    if not freedom:
+        return 0.0
+    # Student's t by its expansion in 1/freedom (Abramowitz and Stegun 26.7.5)
+    t = Z + (Z**3 + Z) / (4 * freedom) + (5 * Z**5 + 16 * Z**3 + 3 * Z) / (96 * freedom**2)
+    return t * (squares / freedom) ** 0.5
 
 
 if __name__ == "__main__":

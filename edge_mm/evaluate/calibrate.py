@@ -5,6 +5,7 @@ Three numbers of `grounding` in the checkpoint's config.json, for its next expor
   confidence_temperature  of the confidence of located things
   words_temperature       of the confidence of answers in words
 The pictures must be ones that the model was not trained on, and no figure may come from them.
+What the confidences are worth with them is written beside it, for the export's report.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ THRESHOLDS = (None, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 SEED = 1  # of the questions; those of `edge-mm eval` are others by default
 FITTED = ("existence_threshold", "confidence_temperature", "words_temperature")
 CONFIG = "config.json"
+CALIBRATION = "calibration.json"
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ def main(argv: list[str]) -> int:
         arguments.questions,
     )
     write(arguments.checkpoint, found.grounding)
+    record(arguments.checkpoint, found, arguments.data)
     if arguments.json:
         print(json.dumps(as_json(arguments.checkpoint, was, found)))
     else:
@@ -234,14 +237,46 @@ def unscaled(grounding: GroundingConfig, threshold: float | None) -> GroundingCo
 
 def write(folder: Path, grounding: GroundingConfig) -> None:
     """The fitted numbers into the checkpoint's config.json, in one rename; the rest stays."""
-    path = folder / CONFIG
-    raw = msgspec.json.decode(path.read_bytes())
-    raw["grounding"] = raw.get("grounding", {}) | {
-        name: getattr(grounding, name) for name in FITTED
-    }
-    temporary = folder / f".{CONFIG}.tmp"
+    raw = msgspec.json.decode((folder / CONFIG).read_bytes())
+    raw["grounding"] = raw.get("grounding", {}) | fitted(grounding)
+    _replace(folder / CONFIG, raw)
+
+
+def record(folder: Path, found: Calibrated, data: Path) -> None:
+    """What the confidences were worth, with the three numbers that it is true of."""
+    _replace(
+        folder / CALIBRATION,
+        {
+            "data": data.name,
+            "pictures": found.pictures,
+            "fitted": fitted(found.grounding),
+            "before": msgspec.to_builtins(found.before),
+            "after": msgspec.to_builtins(found.after),
+        },
+    )
+
+
+def read_record(folder: Path, grounding: GroundingConfig) -> dict[str, Any] | None:
+    """What `record` wrote; None where there is none, or it is of other numbers than these."""
+    path = folder / CALIBRATION
+    if not path.is_file():
+        return None
     try:
-        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(raw), indent=2) + b"\n")
+        found: dict[str, Any] = msgspec.json.decode(path.read_bytes(), type=dict)
+    except msgspec.MsgspecError as error:
+        raise UsageError(f"{path} is damaged: {error}: run `edge-mm calibrate` again") from None
+    return found if found.get("fitted") == fitted(grounding) else None
+
+
+def fitted(grounding: GroundingConfig) -> dict[str, float | None]:
+    """The three numbers by name."""
+    return {name: getattr(grounding, name) for name in FITTED}
+
+
+def _replace(path: Path, content: dict[str, Any]) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n")
         temporary.replace(path)
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}") from None
@@ -275,14 +310,21 @@ def as_text(checkpoint: Path, was: GroundingConfig, found: Calibrated) -> str:
         lines.append(f"  {name:<23} {_written(value)} (was {_written(before)}{why})")
     lines += [
         "",
-        "expected calibration error and Brier score of the confidences, before and after, on the "
-        f"same {found.pictures} pictures (`edge-mm eval --suite calibration` measures on others):",
+        "expected calibration error, Brier score and area under the ROC curve of the confidences, "
+        f"before and after, on the same {found.pictures} pictures (`edge-mm eval --suite "
+        "calibration` measures on others):",
     ]
     for kind, name in (("located", "things located"), ("words", "answers in words")):
         for when, of in (("before", found.before[kind]), ("after", found.after[kind])):
-            said = f"error {of.ece:.3f}  Brier score {of.brier:.3f}  n={of.n}" if of else "none"
-            lines.append(f"  {name:<16}  {when:<6}  {said}")
+            lines.append(f"  {name:<16}  {when:<6}  {_measured(of)}")
     return "\n".join(lines)
+
+
+def _measured(of: Errors | None) -> str:
+    if of is None:
+        return "none"
+    parts = "" if of.auroc is None else f"  AUROC {of.auroc:.3f}"
+    return f"error {of.ece:.3f}  Brier score {of.brier:.3f}{parts}  n={of.n}"
 
 
 def _written(value: float | None) -> str:

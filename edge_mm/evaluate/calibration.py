@@ -7,6 +7,8 @@ With the confidence that a robot is told (edge_mm_runtime.confidence), and wheth
   words    every answer to a question that words answer: they are the right ones, all of them. An
            answer without a confidence, cut short or with places instead, is left out
 Expected calibration error: Guo et al., arXiv 1706.04599; Brier, Monthly Weather Review 1950.
+Whether a threshold on the confidence parts right from wrong is another matter: the area under the
+ROC curve (Hanley and McNeil 1982, doi 10.1148/radiology.143.1.7063747).
 """
 
 from __future__ import annotations
@@ -25,6 +27,9 @@ BINS = 10
 RIGHT_IOU = 0.5
 PLACES = ("locate", "locate_all", "point", "absent")
 WORDS = ("exist", "count", "color", "relation", "compare", "order")
+
+Weighted = Callable[[np.ndarray, np.ndarray, np.ndarray], float]
+"""Of confidence, right and weights, each [N]."""
 
 
 class Bin(msgspec.Struct, frozen=True):
@@ -69,6 +74,19 @@ def calibration_error(
     return float(np.abs(surplus).sum() / max(weights.sum(), 1e-9))
 
 
+def auroc(confidence: np.ndarray, right: np.ndarray, weights: np.ndarray) -> float:
+    """Share of the pairs (right, wrong) in which the right one is surer, ties half; all [N].
+
+    The area under the ROC curve; 0.5 where there is no such pair.
+    """
+    levels, level = np.unique(confidence, return_inverse=True)
+    good = np.bincount(level, weights * right, len(levels))
+    bad = np.bincount(level, weights * (1 - right), len(levels))
+    pairs = float(good.sum() * bad.sum())
+    surer = float((good * (np.cumsum(bad) - bad / 2)).sum())
+    return surer / pairs if pairs else 0.5
+
+
 def located(marked: Marked) -> Iterator[tuple[float, bool]]:
     """Confidence and rightness of each thing in an answer, the most confident first."""
     question, scene = marked.item.question, marked.item.scene
@@ -104,7 +122,10 @@ def _measured(
     types: Sequence[str],
     said: Callable[[Marked], Iterator[tuple[float, bool]]],
 ) -> tuple[dict[str, Figure], list[Bin]]:
-    """NAME_right, NAME_confidence, NAME_brier and NAME_ece of questions of these types."""
+    """NAME_right, _confidence, _brier, _ece and _auroc of questions of these types.
+
+    Without NAME_auroc where all are right, or none is.
+    """
     rows = [
         (picture, confidence, float(right))
         for picture, answers in enumerate(exam)
@@ -121,16 +142,20 @@ def _measured(
     def share(values: np.ndarray) -> Figure:
         return ratio(np.bincount(owner, values, len(exam)), total, len(rows))
 
-    def error(drawn: np.ndarray) -> float:
-        weights = np.bincount(drawn, minlength=len(exam))[owner]
-        return calibration_error(confidence, right, weights)
+    def weighted(of: Weighted) -> Figure:
+        def drawn_again(drawn: np.ndarray) -> float:
+            return of(confidence, right, np.bincount(drawn, minlength=len(exam))[owner])
+
+        return one_by_one(drawn_again, len(rows))
 
     found = {
         f"{name}_right": share(right),
         f"{name}_confidence": share(confidence),
         f"{name}_brier": share((confidence - right) ** 2),
-        f"{name}_ece": one_by_one(error, len(rows)),
+        f"{name}_ece": weighted(calibration_error),
     }
+    if 0 < right.sum() < len(right):
+        found[f"{name}_auroc"] = weighted(auroc)
     return found, reliability(confidence, right)
 
 

@@ -80,6 +80,7 @@ ABOUT: dict[str, About] = {
             ("right", "how many are right", 1),
             ("confidence", "mean confidence", 0),
             ("ece", "expected calibration error", -1),
+            ("auroc", "right ones are surer than wrong ones (area under the ROC curve)", 1),
             ("brier", "Brier score of the confidence", -1),
         )
     },

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 import msgspec
 import numpy as np
 
-from edge_mm.evaluate.calibration import calibration_error
+from edge_mm.evaluate.calibration import auroc, calibration_error
 from edge_mm.evaluate.exam import Marked
 from edge_mm_runtime.confidence import calibrate
 
@@ -34,11 +34,15 @@ class Trial(msgspec.Struct, frozen=True):
 
 
 class Errors(msgspec.Struct, frozen=True):
-    """Of so many confidences: the expected calibration error and the Brier score."""
+    """Of so many confidences: the expected calibration error and the Brier score.
+
+    auroc  area under the ROC curve; None where all are right, or none is
+    """
 
     n: int
     ece: float
     brier: float
+    auroc: float | None = None
 
 
 class Fit(msgspec.Struct, frozen=True):
@@ -97,10 +101,12 @@ def errors(found: Pairs, temperature: float | None) -> Errors | None:
         return None
     confidence = np.array([calibrate(raw, temperature) for raw, _ in found])
     right = np.array([float(one) for _, one in found])
+    each = np.ones(len(found))
     return Errors(
         len(found),
-        calibration_error(confidence, right, np.ones(len(found))),
+        calibration_error(confidence, right, each),
         float(np.mean((confidence - right) ** 2)),
+        auroc(confidence, right, each) if 0 < right.sum() < len(found) else None,
     )
 
 

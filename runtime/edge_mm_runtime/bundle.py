@@ -188,7 +188,11 @@ def load_bundle(
 ) -> Bundle:
     """Read and check a bundle: a folder, or "default" for the one shipped in this package."""
     folder = DEFAULT_FOLDER if str(path_or_name) == DEFAULT else Path(path_or_name)
-    if not (folder / MANIFEST).is_file():
+    try:
+        found = (folder / MANIFEST).is_file()
+    except OSError as error:  # may not be read; a name that is too long
+        raise BundleError(f"cannot read {str(folder)[:200]}: {error.strerror}") from None
+    if not found:
         if str(path_or_name) == DEFAULT:
             raise BundleError(
                 f"the shipped bundle is missing ({folder}): reinstall edge-mm, or name a bundle "

@@ -10,6 +10,7 @@ from edge_mm_runtime.extras import require
 from edge_mm_runtime.image import Frame
 
 ESCAPE = 27
+CODECS = {".avi": "MJPG", ".mp4": "mp4v", ".mkv": "mp4v", ".mov": "mp4v"}
 
 
 class Film:
@@ -17,10 +18,12 @@ class Film:
 
     It plays as fast as what was filmed: a picture stays until the time of the next one. It is
     written under another name and takes its own when it is whole; without a picture there is no
-    file.
+    file. UsageError for a name that no video can be written to.
     """
 
     def __init__(self, path: Path, frames_per_s: float) -> None:
+        if path.suffix.lower() not in CODECS or not path.parent.is_dir() or path.is_dir():
+            raise _unwritable(path)
         self.path = path
         self._partial = path.with_name(f".{path.stem}.partial{path.suffix}")
         self._frames_per_s = frames_per_s
@@ -46,13 +49,10 @@ class Film:
         cv2 = require("cv2", "cpu")
         if self._writer is None:
             self._size = (picture.shape[1], picture.shape[0])
-            codec = cv2.VideoWriter_fourcc(*("MJPG" if self.path.suffix == ".avi" else "mp4v"))
+            codec = cv2.VideoWriter_fourcc(*CODECS[self.path.suffix.lower()])
             writer = cv2.VideoWriter(str(self._partial), codec, self._frames_per_s, self._size)
             if not writer.isOpened():
-                raise UsageError(
-                    f"cannot write {self.path}: use a name that ends in .mp4 or .avi, in a folder "
-                    "that exists and may be written"
-                )
+                raise _unwritable(self.path)
             self._writer = writer
         if (picture.shape[1], picture.shape[0]) != self._size:
             picture = cv2.resize(picture, self._size)
@@ -68,6 +68,13 @@ class Film:
     def _append(self, picture: Frame) -> None:
         self._writer.write(picture)
         self._written += 1
+
+
+def _unwritable(path: Path) -> UsageError:
+    return UsageError(
+        f"cannot write {path}: use a name that ends in .mp4 or .avi, in a folder that exists and "
+        "may be written"
+    )
 
 
 class Window:

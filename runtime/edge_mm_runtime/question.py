@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from dataclasses import dataclass
+from numbers import Integral
 
 from edge_mm_runtime.answer import MODES, Mode
 from edge_mm_runtime.errors import UsageError
@@ -27,10 +28,16 @@ class Question:
     cancel: threading.Event | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.text, str):
+            raise UsageError(
+                f"the text is {type(self.text).__name__}: give words, e.g. 'find the red cup'"
+            )
         if self.mode not in MODES:
             raise UsageError(f"unknown mode {self.mode!r}: one of {', '.join(MODES)}")
-        if self.max_new_tokens < 1:
-            raise UsageError(f"max_new_tokens is {self.max_new_tokens}: give at least 1")
+        if not isinstance(self.max_new_tokens, Integral) or self.max_new_tokens < 1:
+            raise UsageError(
+                f"max_new_tokens is {self.max_new_tokens!r}: give at least 1, a whole number"
+            )
         late = self.timeout_s
         if late is not None and (math.isnan(late) or late < 0):
             raise UsageError(f"timeout_s is {late}: give 0 or more seconds, or None for no limit")

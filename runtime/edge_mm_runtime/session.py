@@ -30,6 +30,8 @@ from edge_mm_runtime.turn import Interrupt, Turns
 from edge_mm_runtime.view import NOT_LOOKED, View, Viewer
 from edge_mm_runtime.vocabulary import open_tokenizer
 
+MOST_THREADS = 256  # of a graph; with a million ONNX Runtime hangs, or ends the process
+
 
 class Session:
     """Answers about frames; a context manager.
@@ -64,8 +66,8 @@ class Session:
         decoder: Runner | None = None,
         similar: float | None = None,
     ) -> None:
-        if threads is not None and threads < 1:
-            raise UsageError(f"threads is {threads}: give at least 1")
+        if threads is not None and not 1 <= threads <= MOST_THREADS:
+            raise UsageError(f"threads is {threads}: give 1 to {MOST_THREADS}")
         if device not in DEVICES:
             raise UsageError(f"unknown device {device!r}: one of {', '.join(DEVICES)}")
         require("cv2", "cpu")  # tells now what the first frame would need

@@ -95,6 +95,7 @@ def xyz_of(item: GroundedObject, depth: Depth, intrinsics: Intrinsics) -> XYZ | 
     over. None where fewer than a few pixels were measured. ImageError for a depth that does not
     fit `intrinsics`.
     """
+    _check_intrinsics(intrinsics, item)
     check_depth(depth, intrinsics.width, intrinsics.height)
     distance = near_surface(_metres(_window(item, depth, intrinsics)))
     if distance is None:
@@ -189,6 +190,22 @@ def in_space(
             msgspec.structs.replace(step, object=placed(step.object)) for step in answer.steps
         ),
     )
+
+
+def _check_intrinsics(intrinsics: object, item: GroundedObject) -> None:
+    """Raise UsageError where there are none, or they are of a smaller frame than the object's."""
+    if not isinstance(intrinsics, Intrinsics):
+        raise UsageError(
+            f"intrinsics is {type(intrinsics).__name__}: give Intrinsics(fx, fy, cx, cy, width, "
+            "height) of the camera, in pixels of its frames"
+        )
+    far_x, far_y = item.box_xyxy[2:] if item.box_xyxy is not None else _middle(item)
+    if far_x > intrinsics.width + 0.5 or far_y > intrinsics.height + 0.5:
+        raise UsageError(
+            f"{item.label!r} reaches to {far_x:.0f}, {far_y:.0f}, outside the "
+            f"{intrinsics.width} x {intrinsics.height} pixels of the intrinsics: scale them to "
+            "the frames that were asked about"
+        )
 
 
 def _middle(item: GroundedObject) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""The README's code blocks run as they stand.
+"""The code blocks of the README and of docs/runtime.md run as they stand.
 
 Run are python blocks and bash blocks that call `edge-mm`; `<!-- not run: reason -->` on the line
 above a block exempts it.
@@ -15,7 +15,9 @@ from typing import NamedTuple
 import pytest
 
 Shell = Callable[..., subprocess.CompletedProcess[str]]
-README = Path(__file__).resolve().parents[2] / "README.md"
+ROOT = Path(__file__).resolve().parents[2]
+README = ROOT / "README.md"
+PAGES = (README, ROOT / "docs" / "runtime.md")
 BLOCK = re.compile(
     r"^(?:<!-- not run: (?P<why>[^\n]+) -->\n)?```(?P<language>bash|python)\n(?P<code>.*?)^```$",
     re.M | re.S,
@@ -35,11 +37,14 @@ def blocks(text: str) -> list[Block]:
     return [block for block in found if block.language == "python" or "edge-mm" in block.code]
 
 
-RUN = [block for block in blocks(README.read_text()) if block.why_not is None]
+RUN = {
+    page: [block for block in blocks(page.read_text()) if block.why_not is None] for page in PAGES
+}
 
 
-def test_both_kinds_of_block_are_found() -> None:
-    assert {block.language for block in RUN} == {"bash", "python"}
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_both_kinds_of_block_are_found(page: Path) -> None:
+    assert {block.language for block in RUN[page]} == {"bash", "python"}
 
 
 def test_a_block_can_be_exempted() -> None:
@@ -47,7 +52,14 @@ def test_a_block_can_be_exempted() -> None:
     assert blocks(text) == [Block("bash", "edge-mm run\n", "needs a camera")]
 
 
-@pytest.mark.parametrize("block", RUN, ids=lambda block: block.code.splitlines()[0][:40])
+@pytest.mark.parametrize(
+    "block",
+    [
+        pytest.param(block, id=f"{page.name}: {block.code.splitlines()[0][:40]}")
+        for page, found in RUN.items()
+        for block in found
+    ],
+)
 def test_block_runs(block: Block, shell: Shell, shipped_bundle: Path) -> None:
     interpreter = ["bash", "-euo", "pipefail"] if block.language == "bash" else ["python"]
     result = shell(*interpreter, "-c", block.code)

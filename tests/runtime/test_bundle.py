@@ -218,6 +218,8 @@ def test_a_folder_that_cannot_be_written_is_named(folder: Path) -> None:
 def test_an_unknown_bundle_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BundleError, match=r"no bundle at .*nowhere: give a folder"):
         load_bundle(tmp_path / "nowhere")
+    with pytest.raises(BundleError, match=r"cannot read .*: File name too long"):
+        load_bundle(tmp_path / ("n" * 300))
     monkeypatch.setattr(bundle_module, "DEFAULT_FOLDER", tmp_path)
     with pytest.raises(BundleError, match="the shipped bundle is missing"):
         load_bundle("default")

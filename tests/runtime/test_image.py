@@ -105,6 +105,22 @@ def test_what_is_drawn_in_the_frame_is_where_to_model_says() -> None:
         np.testing.assert_allclose(place.to_model([100, 60, 300, 180]), seen, atol=0.6)
 
 
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_memory_of_any_order_is_taken(name: str) -> None:
+    frame = np.random.default_rng(1).integers(0, 255, (37, 53, 4), dtype=np.uint8)
+    expected = TRANSFORMS[name].apply(frame)
+    locked = frame.copy()
+    locked.flags.writeable = False
+    apart = np.zeros((74, 106, 4), np.uint8)[::2, ::2]
+    apart[:] = frame
+    for same in (np.asfortranarray(frame), frame[::-1].copy()[::-1], locked, apart):
+        np.testing.assert_array_equal(TRANSFORMS[name].apply(same), expected)
+    grey = np.asfortranarray(frame[..., 0])[:, ::-1]
+    np.testing.assert_array_equal(
+        TRANSFORMS[name].apply(grey), TRANSFORMS[name].apply(np.ascontiguousarray(grey))
+    )
+
+
 def test_letterbox_fills_the_rest() -> None:
     pixel_values = ImageTransform("letterbox", 8, 8, fill=51, mean=(0, 0, 0), std=(1, 1, 1)).apply(
         np.full((4, 8, 3), 255, np.uint8)

@@ -187,10 +187,22 @@ def test_bad_questions_are_refused_with_what_to_do(tiny: Session) -> None:
         tiny.ask(FRAME, "cup", mode="find")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="max_new_tokens is 0: give at least 1"):
         tiny.ask(FRAME, "cup", max_new_tokens=0)
+    with pytest.raises(UsageError, match=r"max_new_tokens is 2.5: .*whole number"):
+        tiny.ask(FRAME, "cup", max_new_tokens=2.5)  # type: ignore[arg-type]
+    assert tiny.ask(FRAME, "cup", max_new_tokens=np.int64(1)).finish_reason == "length"  # type: ignore[arg-type]
+    for text in (None, 5, b"find the cup", ["cup"]):
+        with pytest.raises(UsageError, match=r"the text is .*: give words"):
+            tiny.ask(FRAME, text)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match=r"the text is too long.* takes 159"):
         tiny.ask(FRAME, "cup " * 200)
     with pytest.raises(ImageError, match="dtype uint8"):
         tiny.ask(FRAME.astype(np.float32), "cup")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("threads", [0, -1, 257, 10**6])
+def test_threads_that_cannot_be(tiny_bundle: Path, threads: int) -> None:
+    with pytest.raises(UsageError, match=f"threads is {threads}: give 1 to 256"):
+        Session(tiny_bundle, threads=threads)
 
 
 def test_words_that_look_like_tags_stay_words(tiny: Session) -> None:

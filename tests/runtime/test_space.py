@@ -215,6 +215,19 @@ def test_an_answer_in_space() -> None:
     np.testing.assert_allclose(in_camera, (-0.3, 0.2, 1.2), atol=3e-3)
 
 
+def test_intrinsics_that_are_not_those_of_the_frames() -> None:
+    depth = np.full((240, 320), 1.5)
+    cup = GroundedObject("cup", (400.0, 100.0, 450.0, 200.0), None, 0.8)  # of 640 x 480
+    with pytest.raises(UsageError, match="'cup' reaches to 450, 200, outside the 320 x 240 pixels"):
+        xyz_of(cup, depth, CAMERA)
+    dot = GroundedObject("dot", None, (10.0, 300.0), 0.8)
+    with pytest.raises(UsageError, match="'dot' reaches to 10, 300, outside"):
+        xyz_of(dot, depth, CAMERA)
+    answer = Answer("dot", (dot,), True, (), "stop", {})
+    with pytest.raises(UsageError, match=r"intrinsics is NoneType: give Intrinsics\("):
+        in_space(answer, depth, None)  # type: ignore[arg-type]
+
+
 GOOD = {"fx": 300, "fy": 310.5, "cx": 155, "cy": 118.0, "width": 320, "height": 240}
 
 

@@ -153,4 +153,6 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.rounds < 1:
         parser.error("--rounds must be at least 1")
+    if not args.seconds > 0:
+        parser.error("--seconds must be more than 0")
     return args

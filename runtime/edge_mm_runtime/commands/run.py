@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 import time
 from collections import deque
@@ -17,12 +18,14 @@ from edge_mm_runtime.answer import MODES, Answer
 from edge_mm_runtime.errors import UsageError
 
 if TYPE_CHECKING:
+    from edge_mm_runtime.measure import Latency
     from edge_mm_runtime.session import Session
     from edge_mm_runtime.sources import Source
     from edge_mm_runtime.watch import Look
 
 PICTURES_PER_S = 2.0  # of a saved video made of single pictures
 LIVE_PER_S = 30.0  # of a saved video made from a camera that does not say its own rate
+LEAST_SHOWN = 40  # characters of an answer; on a narrow terminal the numbers are cut
 KEPT = 1000  # latencies that the percentiles are taken of
 
 
@@ -37,10 +40,11 @@ def main(argv: list[str]) -> int:
 
     clean(args.text)  # an empty text is told before a camera is opened
     with ExitStack() as stack:
-        source = stack.enter_context(open_source(args.source, real_time=args.real_time))
         session = stack.enter_context(
             Session(args.bundle, threads=args.threads, device=args.device)
         )
+        # After the session: a live source drops what comes while the model is loaded.
+        source = stack.enter_context(open_source(args.source, real_time=args.real_time))
         log = stack.enter_context(_open_log(args.jsonl)) if args.jsonl else None
         rate = source.frames_per_s or (LIVE_PER_S if source.live else PICTURES_PER_S)
         shown = [stack.enter_context(Film(args.save, rate))] if args.save else []
@@ -92,11 +96,16 @@ class Progress:
     def __init__(self, source: Source) -> None:
         self._source = source
         self._started = time.perf_counter()
-        self._looks = self._answers = 0
+        self._looks = self._answers = self._before = 0
         self._latencies: deque[float] = deque(maxlen=KEPT)
+        self._latency: Latency | None = None
 
     def take(self, look: Look) -> None:
         """Count a look; show it on a terminal, where it replaces the last one, or if it is new."""
+        from edge_mm_runtime.measure import latency
+
+        if not self._looks:
+            self._before = self._source.stats().given - 1
         self._looks += 1
         if look.fresh:
             self._answers += 1
@@ -105,14 +114,13 @@ class Progress:
             self._latencies.append(
                 1e3 * answer.age_s if live and answer.age_s else answer.timings_ms["total"]
             )
+            self._latency = latency(list(self._latencies))
         if look.fresh or sys.stdout.isatty():
             tail = "" if sys.stdout.isatty() else "\n"
             print(f"{_clear()}{self._line(look)}", end=tail, flush=True)
 
     def summary(self) -> str:
         """Frames and answers, the latency from the camera to the answer, what was dropped."""
-        from edge_mm_runtime.measure import latency
-
         stats = self._source.stats()
         seconds = time.perf_counter() - self._started
         parts = [
@@ -121,7 +129,9 @@ class Progress:
             f"{stats.dropped} dropped",
             f"{self._answers} answers ({self._answers / max(seconds, 1e-9):.1f}/s)",
         ]
-        found = latency(list(self._latencies))
+        if self._before:
+            parts.append(f"{self._before} before the first answer")
+        found = self._latency
         if found is not None:
             what = "camera to answer" if self._source.live else "answer"
             parts.append(f"{what} p50 {found.p50:.0f} p95 {found.p95:.0f} p99 {found.p99:.0f} ms")
@@ -132,9 +142,20 @@ class Progress:
 
     def _line(self, look: Look) -> str:
         stats = self._source.stats()
-        fps = "" if stats.fps is None else f" {stats.fps:.0f} fps"
-        age = "" if look.answer.age_s is None else f" {1e3 * look.answer.age_s:.0f} ms old"
-        return f"{look.grab.frame_id}  {_told(look.answer)} |{fps} {stats.dropped} dropped{age}"
+        parts = [] if stats.fps is None else [f"{stats.fps:.0f} fps"]
+        seconds = time.perf_counter() - self._started
+        parts.append(f"{self._answers / max(seconds, 1e-9):.1f} answers/s")
+        if self._latency is not None:
+            parts.append(f"p50 {self._latency.p50:.0f} p95 {self._latency.p95:.0f} ms")
+        parts.append(f"{stats.dropped} dropped")
+        if look.answer.age_s is not None:
+            parts.append(f"{1e3 * look.answer.age_s:.0f} ms old")
+        answer, numbers = f"{look.grab.frame_id}  {_told(look.answer)}", " | " + ", ".join(parts)
+        if not sys.stdout.isatty():
+            return answer + numbers
+        # A line that wraps could not be replaced by the next one.
+        most = shutil.get_terminal_size().columns - 1
+        return (answer[: max(LEAST_SHOWN, most - len(numbers))] + numbers)[:most]
 
 
 def _told(answer: Answer) -> str:
@@ -207,4 +228,8 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.max_frames is not None and args.max_frames < 1:
         parser.error("--max-frames must be at least 1")
+    if args.seconds is not None and not args.seconds > 0:
+        parser.error("--seconds must be more than 0")
+    if not args.answer_every >= 0:
+        parser.error("--answer-every must be 0 or more")
     return args

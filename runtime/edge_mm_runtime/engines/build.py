@@ -14,14 +14,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import msgspec
-
 from edge_mm_runtime.bundle import Bundle, GraphSet
 from edge_mm_runtime.engines.device import Gpu, find_gpu
 from edge_mm_runtime.engines.errors import EngineError
 from edge_mm_runtime.engines.library import Library, choose_library, choose_target
 from edge_mm_runtime.engines.manifest import (
-    ENGINE_MANIFEST,
     EngineManifest,
     Machine,
     Plan,
@@ -29,6 +26,7 @@ from edge_mm_runtime.engines.manifest import (
     engine_folder,
     graph_files,
     graph_sha256,
+    manifest_files,
 )
 from edge_mm_runtime.engines.memory import (
     PROFILES,
@@ -96,8 +94,8 @@ def build_engines(
                 for name, graph, sizes in _graphs(bundle, graphs)
             },
         )
-        text = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
-        write(fresh / ENGINE_MANIFEST, text + b"\n")
+        for name, data in manifest_files(manifest).items():
+            write(fresh / name, data)
         if folder.exists():  # damaged, or of an older edge-mm
             folder.rename(Path(temporary) / "replaced")
         fresh.rename(folder)

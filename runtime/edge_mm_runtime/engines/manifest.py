@@ -22,6 +22,7 @@ from edge_mm_runtime.engines.profiles import Profile
 
 SCHEMA = 1
 ENGINE_MANIFEST = "engine.json"
+ENGINE_MANIFEST_HASH = "engine.json.sha256"
 
 
 class Machine(msgspec.Struct, frozen=True):
@@ -88,6 +89,12 @@ def engine_folder(bundle: Bundle, graphs: GraphSet, machine: Machine) -> Path:
     return bundle.folder / BUILT_ON_DEVICE / name
 
 
+def manifest_files(manifest: EngineManifest) -> dict[str, bytes]:
+    """What the builder writes beside the plans: engine.json and its hash, by file name."""
+    text = msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
+    return {ENGINE_MANIFEST: text, ENGINE_MANIFEST_HASH: _hash_line(text)}
+
+
 def load_engine_manifest(folder: Path) -> EngineManifest:
     """Read engine.json; EngineError when it is missing, damaged or of another schema."""
     path = folder / ENGINE_MANIFEST
@@ -99,12 +106,14 @@ def load_engine_manifest(folder: Path) -> EngineManifest:
             raise EngineError(
                 f"{path} has engine schema {schema}, this edge-mm reads schema {SCHEMA}: {again}"
             )
-        return msgspec.json.decode(data, type=EngineManifest)
+        manifest = msgspec.json.decode(data, type=EngineManifest)
+        _check_hash(path, data, again)
+        return manifest
     except FileNotFoundError:
         raise EngineError(f"no engines at {folder}: {again}") from None
     except OSError as error:
         raise EngineError(f"cannot read {path}: {error.strerror}") from None
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise EngineError(f"{path} is damaged: {error}: {again}") from None
 
 
@@ -155,6 +164,20 @@ def check_engine(
 
 class _Schema(msgspec.Struct):
     schema: int
+
+
+def _check_hash(path: Path, data: bytes, again: str) -> None:
+    """Whether engine.json is what was written: one byte of it may be another valid shape."""
+    written = path.with_name(ENGINE_MANIFEST_HASH)
+    if not written.is_file():
+        raise EngineError(f"{path.parent}: {ENGINE_MANIFEST_HASH} is missing: {again}")
+    if written.read_bytes() != _hash_line(data):
+        raise EngineError(f"{path} has not the hash in {ENGINE_MANIFEST_HASH}: {again}")
+
+
+def _hash_line(data: bytes) -> bytes:
+    """What `sha256sum engine.json` prints."""
+    return f"{hashlib.sha256(data).hexdigest()}  {ENGINE_MANIFEST}\n".encode()
 
 
 def _check_plan(folder: Path, plan: Plan, verify: str, again: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections.abc import Iterable
@@ -60,7 +61,7 @@ def open_source(
     Raises SourceError for what cannot be opened, at once; UsageError for options that do not go
     together.
     """
-    if frames_per_s is not None and not frames_per_s > 0:
+    if frames_per_s is not None and not (frames_per_s > 0 and math.isfinite(frames_per_s)):
         raise UsageError(f"frames_per_s is {frames_per_s}: give a positive number")
     patience = Patience(stall_s=stall_s, start_s=max(stall_s, START_S), give_up_s=give_up_s)
     if not isinstance(spec, (str, int, os.PathLike)):
@@ -73,7 +74,7 @@ def open_source(
         _only_for("pictures", depth=depth)
         return _from_camera(target, text, real_time, frames_per_s, size, intrinsics, patience)
     _only_for("cameras", size=size)
-    paths = picture_paths(text)
+    paths = _pictures(text)
     if paths is None:
         _only_for("pictures", depth=depth)
         _only_for("cameras, pictures and iterables; a video has its own", frames_per_s=frames_per_s)
@@ -135,13 +136,27 @@ def _from_camera(
     )
 
 
+def _pictures(text: str) -> list[Path] | None:
+    """See `picture_paths`; SourceError for an empty text, which would be the folder one is in."""
+    if not text:
+        raise _no_source(text)
+    try:
+        return picture_paths(text)
+    except OSError as error:  # may not be read; a name that is too long
+        raise SourceError(f"cannot read {text[:200]}: {error.strerror}") from None
+
+
+def _no_source(text: str) -> SourceError:
+    return SourceError(
+        f"no such source: {text!r}: give a camera index (0), /dev/video0, csi://0, a video file, "
+        "a folder of pictures, a pattern such as 'frames/*.jpg', a GStreamer pipeline, or a "
+        "stream URL"
+    )
+
+
 def _from_video(path: Path, real_time: bool, intrinsics: Intrinsics | None) -> Source:
     if not path.is_file():
-        raise SourceError(
-            f"no such source: {str(path)!r}: give a camera index (0), /dev/video0, csi://0, a "
-            "video file, a folder of pictures, a pattern such as 'frames/*.jpg', a GStreamer "
-            "pipeline, or a stream URL"
-        )
+        raise _no_source(str(path))
     video = VideoFrames(open_capture(video_target(path)))
     return _from_file(video, f"video {path}", video.frames_per_s, real_time, intrinsics)
 

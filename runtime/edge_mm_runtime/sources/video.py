@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
+from edge_mm_runtime.errors import ImageError
 from edge_mm_runtime.extras import require
 from edge_mm_runtime.sources.grab import Grab, as_grab
 
 ASSUMED_FPS = 25.0  # of a file that tells neither its rate nor its times
+CUT = 0.9  # of the frames that a file says it has; some say it roughly
 MOST_FPS = 1000.0  # a higher one is the clock of a stream, not its rate
 
 
@@ -15,13 +17,15 @@ class VideoFrames:
     """Every frame of an opened cv2.VideoCapture, in order; the capture is released with it.
 
     timestamp_s is the position that the file says, from its first frame on: a phone's video has
-    no constant rate. A file without times gets frame number / rate.
+    no constant rate. A file without times gets frame number / rate. Where it ends long before it
+    should, that is an ImageError before the end.
     """
 
     def __init__(self, capture: Any) -> None:
         cv2 = require("cv2", "cpu")
         self.frames_per_s = said_rate(capture)
         self._capture = capture
+        self._said = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))  # 0 or less: it does not say
         self._position = cv2.CAP_PROP_POS_MSEC
         self._index = -1
         self._first_s = 0.0
@@ -30,7 +34,7 @@ class VideoFrames:
     def __next__(self) -> Grab:
         done, frame = self._capture.read()
         if not done:
-            raise StopIteration
+            self._end()
         self._index += 1
         said_s = float(self._capture.get(self._position)) / 1000.0
         if self._index == 0:
@@ -44,6 +48,13 @@ class VideoFrames:
     def close(self) -> None:
         """Release the file."""
         self._capture.release()
+
+    def _end(self) -> NoReturn:
+        said, got = self._said, self._index + 1
+        self._said = 0  # told once
+        if 0 < got < CUT * said:
+            raise ImageError(f"it ends after {got} of {said} frames: was it cut short?")
+        raise StopIteration
 
 
 def said_rate(capture: Any) -> float | None:

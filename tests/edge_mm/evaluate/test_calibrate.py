@@ -110,7 +110,7 @@ def test_a_known_model(scene_folder: Path, known: dict[tuple[int, str], Known]) 
     assert found.before["located"].n > found.after["located"].n, "then nothing was refused"
 
 
-def test_the_command_writes_three_numbers_and_no_more(
+def test_the_command_writes_three_numbers_and_what_they_are_worth(
     checkpoint: Path,
     scene_folder: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -129,7 +129,17 @@ def test_the_command_writes_three_numbers_and_no_more(
         assert after["grounding"].pop(name) == out["grounding"][name]["after"]
         before["grounding"].pop(name)
     assert after == before
-    assert set(checkpoint.iterdir()) == files
+    assert set(checkpoint.iterdir()) == files | {checkpoint / "calibration.json"}
+    recorded = c.read_record(checkpoint, load_config(checkpoint).grounding)
+    assert recorded is not None and recorded["pictures"] == 1
+    assert recorded["after"] == out["after"] and set(recorded["fitted"]) == set(c.FITTED)
+    other = GroundingConfig(confidence_temperature=7.0)
+    assert c.read_record(checkpoint, other) is None, "it is of other numbers"
+    (checkpoint / "calibration.json").write_text("{")
+    with pytest.raises(UsageError, match=r"calibration.json is damaged"):
+        c.read_record(checkpoint, other)
+    (checkpoint / "calibration.json").unlink()
+    assert c.read_record(checkpoint, other) is None
     assert load_config(checkpoint).name == "tiny"
 
 
@@ -141,13 +151,14 @@ def test_the_text_says_what_was_done(checkpoint: Path) -> None:
         Fit(1.25),
         Fit(None, "12 answers, at least 30 are needed"),
         {"located": Errors(90, 0.123, 0.2), "words": None},
-        {"located": Errors(80, 0.045, 0.1), "words": None},
+        {"located": Errors(80, 0.045, 0.1, 0.875), "words": None},
     )
     text = c.as_text(checkpoint, GroundingConfig(existence_threshold=0.7), fitted)
     assert "| 0.8 | 1.000 | 1.000 | 1.000 |" in text
     assert "existence_threshold     0.8 (was 0.7)" in text
     assert "words_temperature       None (was None; not fitted: 12 answers" in text
     assert "before  error 0.123  Brier score 0.200  n=90" in text
+    assert "after   error 0.045  Brier score 0.100  AUROC 0.875  n=80" in text
     assert "the same 60 pictures" in text
 
 

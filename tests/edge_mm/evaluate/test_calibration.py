@@ -8,6 +8,7 @@ import pytest
 from edge_mm.data.questions import Question
 from edge_mm.data.scenes import Scene, Seen
 from edge_mm.evaluate.calibration import (
+    auroc,
     calibration,
     calibration_error,
     located,
@@ -66,6 +67,26 @@ def test_a_calibrated_model_has_little_error() -> None:
     assert calibration_error(sure**3, right, np.ones(20_000)) > 0.15
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_the_area_is_the_share_of_pairs_in_order(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    sure = rng.integers(0, 12, 60) / 11  # with ties
+    right = (rng.random(60) < sure**seed).astype(float)
+    right[:2] = 0, 1
+    repeats = rng.integers(0, 3, 60)
+    repeats[:2] = 1
+    good, bad = (np.repeat(sure, repeats * (right == is_right)) for is_right in (1, 0))
+    ahead = [float(g > b) + 0.5 * float(g == b) for g in good for b in bad]
+    assert auroc(sure, right, repeats.astype(float)) == pytest.approx(np.mean(ahead))
+    assert auroc(-sure, right, repeats.astype(float)) == pytest.approx(1 - np.mean(ahead))
+
+
+def test_the_area_by_hand() -> None:
+    sure, each = np.array([0.1, 0.4, 0.35, 0.8]), np.ones(4)
+    assert auroc(sure, np.array([0.0, 0, 1, 1]), each) == 0.75
+    assert auroc(sure, np.array([0.0, 0, 0, 0]), each) == 0.5, "nothing to tell apart"
+
+
 def test_what_is_right() -> None:
     cup = seen(1, BOX)
     assert list(located(marked("locate", [cup], (BOX, (5, 5), 0.8)))) == [(0.8, True)]
@@ -89,6 +110,7 @@ def test_figures_over_pictures() -> None:
     assert metrics["located_confidence"].value == pytest.approx(0.7)
     assert metrics["located_brier"].value == pytest.approx((0.2**2 + 0.6**2) / 2)
     assert metrics["located_ece"].value == pytest.approx((0.2 + 0.6) / 2)
+    assert metrics["located_auroc"].value == 1.0, "the right one is surer"
     assert sum(row.n for row in bins) == 2
     assert not word_bins and "words_right" not in figures, "nothing was said in words"
     assert calibration([[marked("locate", [cup])]]) == ({}, [], [])
@@ -108,7 +130,9 @@ def test_figures_of_words() -> None:
         [said("absent", "<none>", "not in view", 0.2), said("order", "a, b", "a", None)],
     ]
     figures, bins, word_bins = calibration(exam)
-    assert set(figures) == {"words_right", "words_confidence", "words_brier", "words_ece"}
+    assert set(figures) == {
+        f"words_{name}" for name in ("right", "confidence", "brier", "ece", "auroc")
+    }
     metrics = measure(figures, len(exam))
     assert metrics["words_right"].value == pytest.approx(2 / 3, abs=1e-4)
     assert metrics["words_right"].n == 3
@@ -128,3 +152,4 @@ def test_figures_of_words() -> None:
 def test_each_question_of_words_counts(kind: str) -> None:
     figures, _, _ = calibration([[said(kind, "red", "red", 0.5)]])
     assert figures["words_right"].n == 1
+    assert "words_auroc" not in figures, "none was wrong"

@@ -67,6 +67,9 @@ def test_errors_by_hand() -> None:
     assert raw.n == halved.n == 3
     assert raw.ece == pytest.approx((0.6 + 0.5) / 3)
     assert raw.brier == pytest.approx((0.04 + 0.64 + 0.25) / 3)
+    assert raw.auroc == halved.auroc == 0.25  # as sure as the wrong one, and less sure
+    only_right = f.errors(found[:1], None)
+    assert only_right is not None and only_right.auroc is None
     # logit(0.8) = log 4, half of it log 2: 2 / 3
     assert halved.ece == pytest.approx((1 / 3 + 0.5) / 3)
     assert halved.brier == pytest.approx((1 / 9 + 4 / 9 + 0.25) / 3)

@@ -44,6 +44,12 @@ def test_the_parts_make_the_whole(
     assert shown[-1].startswith("peak memory")
 
 
+@pytest.mark.parametrize("option", [("--rounds", "0"), ("--seconds", "-1"), ("--seconds", "nan")])
+def test_what_measures_nothing_is_refused(option: tuple[str, str]) -> None:
+    with pytest.raises(SystemExit):
+        bench.main(list(option))
+
+
 def test_a_bundle_without_pictures_asks_for_one(spoken_bundle: Spoken) -> None:
     with pytest.raises(UsageError, match=r"holds no picture: give one with --picture"):
         bench.main(["--bundle", str(spoken_bundle("yes"))])

@@ -68,7 +68,9 @@ def test_every_frame_of_a_video_is_shown_or_counted_as_dropped(
     question = ["find the red cup", "--source", str(video), "--answer-every", "0.5"]
     assert run.main([*question, *bundle, *files, *options]) == 0
     records = [json.loads(line) for line in log.read_text().splitlines()]
-    told = capsys.readouterr().err
+    shown_lines, told = capsys.readouterr()
+    live = r"\d+  \S.* \| \d+ fps, [\d.]+ answers/s, p50 \d+ p95 \d+ ms, \d+ dropped, \d+ ms old"
+    assert re.fullmatch(live, shown_lines.splitlines()[-1]), shown_lines
     numbers = re.match(r"(\d+) frames in .*, (\d+) shown, (\d+) dropped, (\d+) answers", told)
     assert numbers is not None, told
     captured, shown, dropped, answers = map(int, numbers.groups())
@@ -76,6 +78,9 @@ def test_every_frame_of_a_video_is_shown_or_counted_as_dropped(
     assert captured == 60 and shown == len(records) and 0 <= waiting < 20
     assert answers == sum(record["fresh"] for record in records)
     assert 2 <= answers <= 5 and "p95" in told
+    before = re.search(r"(\d+) before the first answer", told)
+    # A stream that has ended shows its last frame again, with the answer that was being made.
+    assert waiting <= (int(before[1]) if before else 0) <= waiting + 1
     followed = [record["objects"][0]["track_id"] for record in records if record["objects"]]
     assert set(followed) == {1} and len(followed) > answers
     seen = cv2.VideoCapture(str(film))
@@ -102,3 +107,33 @@ def test_bad_input(spoken_bundle: Spoken, folder: Path, tmp_path: Path) -> None:
         run.main(["cup", "--source", str(folder), *bundle, "--save", str(nowhere / "film.mp4")])
     with pytest.raises(SystemExit):
         run.main(["cup", "--source", str(folder), *bundle, "--max-frames", "0"])
+    for option in ("--seconds", "--answer-every"):
+        for value in ("-1", "nan"):
+            with pytest.raises(SystemExit):
+                run.main(["cup", "--source", str(folder), *bundle, option, value])
+
+
+def test_a_film_of_a_wrong_name_is_told_before_the_first_answer(
+    spoken_bundle: Spoken, folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    bundle = ["--bundle", str(spoken_bundle("yes"))]
+    for name in ("film.txt", "film", "0.png"):
+        with pytest.raises(UsageError, match=f"cannot write .*{name}: use a name that ends in"):
+            run.main(["cup", "--source", str(folder), *bundle, "--save", str(folder / name)])
+    assert capfd.readouterr() == ("", "")
+
+
+def test_on_a_terminal_the_line_stays_one(
+    spoken_bundle: Spoken,
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    bundle = ["--bundle", str(spoken_bundle("a red cup on the table " * 4))]
+    run.main(["what is there?", "--source", str(folder), *bundle])
+    lines = capsys.readouterr().out.split("\r\x1b[2K")[1:]
+    assert len(lines) == 3 and max(map(len, lines)) <= 79
+    assert all(line[7:].startswith("a red cup on the table") for line in lines)
+    assert all(" answers/s, p50 " in line for line in lines)

@@ -14,7 +14,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import msgspec
 import numpy as np
 import onnx
 import pytest
@@ -30,6 +29,7 @@ from edge_mm_runtime.engines.manifest import (
     Plan,
     engine_folder,
     graph_sha256,
+    manifest_files,
 )
 from edge_mm_runtime.engines.profiles import decoder_sizes, plan_profiles, vision_sizes
 from edge_mm_runtime.engines.runner import TensorrtRunner, open_engine
@@ -102,7 +102,8 @@ def _write_engines(bundle: Bundle, target: str, machine: Machine) -> Path:
     manifest = EngineManifest(
         edge_mm="0.1.0", machine=machine, target=target, precision="fp16", plans=plans
     )
-    (folder / "engine.json").write_bytes(msgspec.json.encode(manifest))
+    for name, data in manifest_files(manifest).items():
+        (folder / name).write_bytes(data)
     return folder
 
 

@@ -55,8 +55,10 @@ def test_engines_are_built_and_described(capability: int, rtx: Any, make_bundle:
     assert built.folder.parent == bundle.folder / "engines"
     assert left(bundle) == [
         built.folder.name,
-        *(f"{built.folder.name}/{name}" for name in ("decoder.engine", "engine.json")),
-        f"{built.folder.name}/vision.engine",
+        *(
+            f"{built.folder.name}/{name}"
+            for name in ("decoder.engine", "engine.json", "engine.json.sha256", "vision.engine")
+        ),
     ]
     made = built.manifest.machine
     assert made.gpu == f"ahead of time for SM{capability}"

@@ -7,7 +7,6 @@ import types
 from collections.abc import Callable
 from pathlib import Path
 
-import msgspec
 import onnx
 import pytest
 
@@ -23,6 +22,7 @@ from edge_mm_runtime.engines.manifest import (
     Plan,
     engine_folder,
     graph_sha256,
+    manifest_files,
 )
 
 ORIN = Machine("Orin", 87, "tensorrt", "10.3.0", "12.6")
@@ -60,7 +60,8 @@ def engines(bundle: Bundle, machine: Machine, target: str = "tensorrt") -> Path:
     manifest = EngineManifest(
         edge_mm="0.1.0", machine=machine, target=target, precision="fp16", plans=plans
     )
-    (folder / "engine.json").write_bytes(msgspec.json.encode(manifest))
+    for name, data in manifest_files(manifest).items():
+        (folder / name).write_bytes(data)
     return folder
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
+import random
 from collections.abc import Callable
 from pathlib import Path
 
-import msgspec
 import onnx
 import pytest
 from msgspec.structs import replace
@@ -22,6 +23,7 @@ from edge_mm_runtime.engines.manifest import (
     engine_folder,
     graph_sha256,
     load_engine_manifest,
+    manifest_files,
 )
 from edge_mm_runtime.engines.profiles import Profile, Range
 
@@ -56,7 +58,8 @@ def engines(bundle: Bundle, machine: Machine) -> Path:
     manifest = EngineManifest(
         edge_mm="0.1.0", machine=machine, target="tensorrt", precision="fp16", plans=plans
     )
-    (folder / "engine.json").write_bytes(msgspec.json.encode(manifest))
+    for name, data in manifest_files(manifest).items():
+        (folder / name).write_bytes(data)
     return folder
 
 
@@ -159,11 +162,43 @@ def test_a_cut_or_missing_plan_is_named(bundle: Bundle) -> None:
         check_engine(folder, bundle, ORIN)
 
 
+def test_200_random_corruptions_are_refused_by_name(bundle: Bundle) -> None:
+    folder = engines(bundle, ORIN)
+    names = ("decoder.engine", "vision.engine", "engine.json", "engine.json.sha256")
+    assert {path.name for path in folder.iterdir()} == set(names)
+    draw = random.Random(20261122)
+    every = itertools.product(names, ["flip", "truncate", "extra", "delete"])
+    for name, kind in itertools.islice(itertools.cycle(every), 200):
+        path = folder / name
+        whole = path.read_bytes()
+        data = bytearray(whole)
+        place = draw.randrange(len(data))
+        if kind == "flip":
+            data[place] ^= draw.randint(1, 255)
+        elif kind == "truncate":
+            del data[place:]
+        else:
+            data += draw.randbytes(8)
+        path.write_bytes(data)
+        if kind == "delete":
+            path.unlink()
+        with pytest.raises(EngineError) as refusal:
+            check_engine(folder, bundle, ORIN)
+        message = str(refusal.value)
+        named = name in message or (name, kind) == ("engine.json", "delete")  # "no engines at"
+        assert named and "\n" not in message, (name, kind, message)
+        path.write_bytes(whole)
+    check_engine(folder, bundle, ORIN)
+
+
 def edit(folder: Path, change: Callable[[dict[str, object]], object]) -> None:
     path = folder / "engine.json"
     manifest = json.loads(path.read_text())
     change(manifest)
-    path.write_text(json.dumps(manifest))
+    text = json.dumps(manifest)
+    path.write_text(text)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    (folder / "engine.json.sha256").write_text(f"{digest}  engine.json\n")
 
 
 def test_a_damaged_manifest_is_named(bundle: Bundle) -> None:

@@ -28,6 +28,8 @@ class Told:
         return done, np.zeros((2, 2, 3), np.uint8) if done else None
 
     def get(self, what: int) -> float:
+        if what == cv2.CAP_PROP_FRAME_COUNT:
+            return len(self.times_ms)
         return self.rate if what == cv2.CAP_PROP_FPS else self.times_ms[self.index]
 
 

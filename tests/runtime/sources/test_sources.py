@@ -137,6 +137,27 @@ def test_a_corrupt_picture_is_skipped_unless_it_is_the_only_one(
         assert not isinstance(told.value, SourceEnded)
 
 
+@pytest.mark.parametrize("real_time", [False, True])
+def test_a_video_that_is_cut_short_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, real_time: bool
+) -> None:
+    path = tmp_path / "v.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 200, (32, 24))
+    for frame in np.random.default_rng(0).integers(0, 255, (40, 24, 32, 3), dtype=np.uint8):
+        writer.write(frame)
+    writer.release()
+    with open_source(path, real_time=real_time) as source:
+        assert sum(1 for _ in source) > 0
+        assert source.stats().faults == {}
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with open_source(path, real_time=real_time) as source:
+        assert sum(1 for _ in source) > 0
+        stats = source.stats()
+    assert stats.faults == {"corrupt": 1}
+    assert f"it ends after {stats.captured} of 40 frames: was it cut short?" in caplog.text
+    assert 10 < stats.captured < 25
+
+
 def test_what_cannot_be_opened_is_told(tmp_path: Path) -> None:
     garbage = tmp_path / "garbage.mp4"
     garbage.write_bytes(b"123" * 100)
@@ -152,6 +173,9 @@ def test_what_cannot_be_opened_is_told(tmp_path: Path) -> None:
         str(tmp_path / "x*.jpg"): "no picture matches",
         str(tmp_path / "no" / "%04d.jpg"): "no picture matches",
         str(tmp_path / "missing.mp4"): "no such source: .*: give a camera index",
+        "": "no such source: '': give a camera index",  # not the folder one is in
+        " ": "no such source: '': give a camera index",
+        "a" * 300: "cannot read a{200}: File name too long",
     }
     for spec, message in cases.items():
         with pytest.raises(SourceError, match=message):
@@ -169,6 +193,7 @@ def test_options_that_do_not_go_together(pictures: Path, video: Path) -> None:
         ("rtsp://camera/1", {"size": (64, 48)}, "size is for cameras by number"),
         ([frame], {"depth": "d"}, "give pairs"),
         (pictures, {"frames_per_s": 0}, "frames_per_s is 0: give a positive number"),
+        (pictures, {"frames_per_s": float("inf")}, "frames_per_s is inf: give a positive number"),
         (frame, {}, r"one frame \(4, 6, 3\), not several: give \[frame\]"),
         (b"abc", {}, "an iterable of frames, not bytes"),
         (2.5, {}, "an iterable of frames, not float"),

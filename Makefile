@@ -21,8 +21,10 @@ lint: $(VENV)/.test       ## ruff, and mypy --strict on runtime, export and the 
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: $(VENV)/.test      ## accuracy, latency, int4; alignment.py and export.py take long, run them alone
-	@for script in $(filter-out bench/alignment.py bench/export.py,$(wildcard bench/*.py)); do \
+LONG := $(addprefix bench/,alignment.py export.py smollm2.py soak.py)
+
+bench: $(VENV)/.test osmesa  ## what bench/ measures, but for the long ones: alignment, export, smollm2, soak
+	@for script in $(filter-out $(LONG),$(wildcard bench/*.py)); do \
 	  echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 clean:           ## forget the environment and the caches

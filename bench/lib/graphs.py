@@ -1,0 +1,108 @@
+"""The exporter's decoder graphs of a text model, and int4 weights that are fitted to its words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+import torch
+from safetensors.numpy import load_file, save_file
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from bench.lib.graph import Graph
+from edge_mm_export.decoder import build_decoder
+from edge_mm_export.decoder_spec import DecoderSpec
+from edge_mm_export.families.text import load_text_decoder
+from edge_mm_export.hessians import Passage, gptq_weights
+from edge_mm_export.quantise import BlockWeight
+from edge_mm_runtime.bundle import DecoderGeometry
+
+INT4_SCALES = np.dtype(np.float16)  # so that graphs of either type can hold them
+
+
+def write_graph(
+    folder: Path,
+    target: str,
+    precision: str,
+    out: Path,
+    *,
+    context: int,
+    quantised: Mapping[str, BlockWeight] | None = None,
+) -> Graph:
+    """Export the decoder of a transformers folder; `quantised` is that of `build_decoder`."""
+    spec, weights = load_text_decoder(folder, context=context)
+    model = build_decoder(spec, weights, target=target, precision=precision, quantised=quantised)
+    sizes = {value.name: value.const_value for value in model.graph.initializers.values()}
+    past = next(value for value in model.graph.inputs if value.name == "past_key_values.0.key")
+    graph = Graph(
+        path=str(out),
+        target=target,
+        precision=precision,
+        geometry=geometry(spec),
+        weight_bytes=sum(v.nbytes for k, v in sizes.items() if v and k != "embed_tokens.weight"),
+        cache_bytes=2 * spec.layers * spec.kv_heads * spec.head_dim * int(past.dtype.itemsize),
+        operations=2 * _linear_weights(spec),
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    ir.save(model, out)
+    return graph
+
+
+def geometry(spec: DecoderSpec) -> DecoderGeometry:
+    """What the runtime's decoder needs to know of a spec."""
+    return DecoderGeometry(
+        layers=spec.layers,
+        kv_heads=spec.kv_heads,
+        head_dim=spec.head_dim,
+        context=spec.context,
+        vocab_size=spec.vocab_size,
+        hidden_size=spec.hidden_size,
+    )
+
+
+def fitted_int4(
+    model: PreTrainedModel, passages: Sequence[Sequence[int]], kept: Path
+) -> dict[str, BlockWeight]:
+    """The model's linears in int4 by GPTQ, fitted to what it reads; minutes, so `kept` on disk."""
+    if not kept.is_file():
+        read = [Passage(np.zeros((0, 0), np.float32), tuple(ids), 1) for ids in passages]
+        fitted = gptq_weights(_TextModel(model), read, bits=4, scale_type=INT4_SCALES)
+        arrays = {f"{name}.values": np.ascontiguousarray(w.values) for name, w in fitted.items()}
+        arrays |= {f"{name}.scales": np.ascontiguousarray(w.scales) for name, w in fitted.items()}
+        partial = kept.with_suffix(".partial")
+        save_file(arrays, partial)
+        partial.rename(kept)
+    arrays = load_file(kept)
+    names = [key.removesuffix(".values") for key in arrays if key.endswith(".values")]
+    return {name: _weight(arrays[f"{name}.values"], arrays[f"{name}.scales"]) for name in names}
+
+
+def _weight(values: npt.NDArray[np.int8], scales: npt.NDArray[np.float32]) -> BlockWeight:
+    """Of a linear whose inputs are a multiple of a block: all of a Llama's."""
+    return BlockWeight(values, scales, values.shape[1] * values.shape[2], bits=4)
+
+
+def _linear_weights(spec: DecoderSpec) -> int:
+    """How many weights the linears of all layers have."""
+    attention = spec.hidden_size * (spec.qkv_size + spec.heads * spec.head_dim)
+    return spec.layers * (attention + 3 * spec.hidden_size * spec.intermediate_size)
+
+
+class _TextModel:
+    """What `gptq_weights` asks of an EdgeMM, from a Llama that sees no pictures."""
+
+    fusion = None
+
+    def __init__(self, lm: PreTrainedModel) -> None:
+        self.lm = lm
+
+    def embed(self, ids: Tensor, _image_embeds: Tensor) -> Tensor:
+        return self.lm.get_input_embeddings()(ids)
+
+    def hidden_states(self, embeds: Tensor, image_memory: Tensor) -> None:
+        with torch.no_grad():
+            self.lm.model(inputs_embeds=embeds, use_cache=False)

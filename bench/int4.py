@@ -1,35 +1,46 @@
-"""What int4 weights cost the decoder: rounded to nearest, and by GPTQ. Torch alone, no graphs.
+"""What int8 and int4 weights cost: int8 as shipped, int4 rounded to nearest and by GPTQ.
 
 python bench/int4.py [--model models/nano] [--pictures 60]
 
 The exam is that of accuracy.py (data/exam/val-77); GPTQ is fitted on other pictures
-(data/exam/threshold). Activations stay fp32. Prints Markdown with 95 % intervals; "as fp32" is the
-share of answers whose text is that of the exact weights.
+(data/exam/threshold). int8 is the bundle that an export writes, on ONNX Runtime; the others are
+torch with these weights, activations in fp32. Prints Markdown with 95 % intervals; "as fp32" is the
+share of answers whose text is that of the exact weights. Differences to fp32 are paired: both are
+asked the same questions about the same pictures, which are drawn again together.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
 from edge_mm.data.tabletop.write import make_dataset
+from edge_mm.evaluate.against import Difference, compare
 from edge_mm.evaluate.exam import Marked, sit
-from edge_mm.evaluate.metrics import summarise
+from edge_mm.evaluate.metrics import figures, summarise
 from edge_mm.model.checkpoint import load_model
 from edge_mm.model.edge_mm import EdgeMM
 from edge_mm.model.session import open_model
+from edge_mm_export.bundle import write_bundle
 from edge_mm_export.hessians import gptq_weights, named_linears, read_passages, set_weight
 from edge_mm_export.quantise import BlockWeight, quantise_blocks
 from edge_mm_export.samples import read_samples
+from edge_mm_export.vision import trace_vision
+from edge_mm_runtime import Session
 
 QUESTIONS = 14  # one of each type that is asked through a prompt
 BITS = 4
 EXAM, CALIBRATION = Path("data/exam/val-77"), Path("data/exam/threshold")
 SEEDS = {EXAM: 77, CALIBRATION: 2}
+GROUNDING = "locate_acc50"
+GOALS = {"int8": 0.5, "int4, GPTQ": 2.0}
+"""How many points of `GROUNDING` each may lose."""
 
 
 def main() -> None:
@@ -48,19 +59,65 @@ def main() -> None:
         "int4, to nearest": with_weights(model, rounded_to_nearest(model)),
         "int4, GPTQ": with_weights(model, gptq_weights(model, passages, bits=BITS)),
     }
-    sittings: dict[str, list[Marked]] = {}
-    columns: dict[str, dict[str, str]] = {}
+    sittings: dict[str, list[list[Marked]]] = {}
     for name, one in models.items():
         with open_model(one, arguments.model, one.config.grounding) as session:
-            pictures = sit(session.ask, EXAM, limit=arguments.pictures, questions=QUESTIONS)
+            sittings[name] = sit(session.ask, EXAM, limit=arguments.pictures, questions=QUESTIONS)
+    with int8_bundle(model, arguments.model) as session:
+        sittings["int8"] = sit(session.ask, EXAM, limit=arguments.pictures, questions=QUESTIONS)
+    print(table(columns(sittings)), end="\n\n")
+    against = differences(sittings)
+    print("What each gains or loses against fp32, in points:\n")
+    print(table({k: {m: points(d) for m, d in found.items()} for k, found in against.items()}))
+    for name, goal in GOALS.items():
+        found = against[name][GROUNDING]
+        held = "holds" if -100 * found.value <= goal else "FAILS"
+        print(f"\n{name}: {GROUNDING} {points(found)}, at most {goal} lost: {held}")
+
+
+@contextmanager
+def int8_bundle(model: EdgeMM, checkpoint: Path) -> Iterator[Session]:
+    """The model as the default of the target cpu stores it."""
+    image, box_head = model.config.image, model.config.grounding.box_source == "head"
+    vision = trace_vision(
+        model.vision_graph(), width=image.width, height=image.height, box_head=box_head
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "bundle"
+        write_bundle(folder, checkpoint, model, vision, target="cpu", precision="int8")
+        with Session(folder) as session:
+            yield session
+
+
+def columns(sittings: Mapping[str, list[list[Marked]]]) -> dict[str, dict[str, str]]:
+    """By model and metric: percent and its interval."""
+    cells = {}
+    for name, pictures in sittings.items():
         metrics = summarise([[marked.scores for marked in picture] for picture in pictures])
-        sittings[name] = [marked for picture in pictures for marked in picture]
-        columns[name] = {
+        cells[name] = {
             metric: f"{100 * m.value:.1f} ({100 * m.low:.0f}-{100 * m.high:.0f})"
             for metric, m in metrics.items()
         }
-        columns[name]["as fp32"] = f"{100 * alike(sittings['fp32'], sittings[name]):.1f}"
-    print(table(columns))
+        cells[name]["as fp32"] = f"{100 * alike(sittings['fp32'], pictures):.1f}"
+    return cells
+
+
+def differences(
+    sittings: Mapping[str, list[list[Marked]]],
+) -> dict[str, dict[str, Difference]]:
+    """By model other than fp32 and metric: what it gains or loses."""
+    found = {
+        name: figures([[marked.scores for marked in picture] for picture in pictures])
+        for name, pictures in sittings.items()
+    }
+    exact, pictures = found.pop("fp32"), len(sittings["fp32"])
+    return {name: compare(ours, exact, pictures) for name, ours in found.items()}
+
+
+def points(difference: Difference) -> str:
+    """Points of a hundred, with the interval."""
+    value, low, high = (100 * x for x in (difference.value, difference.low, difference.high))
+    return f"{value:+.1f} ({low:+.1f} to {high:+.1f})"
 
 
 def rounded_to_nearest(model: EdgeMM) -> dict[str, BlockWeight]:
@@ -79,9 +136,13 @@ def with_weights(model: EdgeMM, weights: Mapping[str, BlockWeight]) -> EdgeMM:
     return copied
 
 
-def alike(exact: list[Marked], found: list[Marked]) -> float:
+def alike(exact: list[list[Marked]], found: list[list[Marked]]) -> float:
     """The share of answers with the same words."""
-    pairs = [(a.answer.text, b.answer.text) for a, b in zip(exact, found, strict=True)]
+    pairs = [
+        (a.answer.text, b.answer.text)
+        for theirs, ours in zip(exact, found, strict=True)
+        for a, b in zip(theirs, ours, strict=True)
+    ]
     return sum(a == b for a, b in pairs) / len(pairs)
 
 

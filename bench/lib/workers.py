@@ -44,7 +44,7 @@ class Worker:
             if line.startswith(REPLIES_TO):
                 (number,) = json.loads(line.removeprefix(REPLIES_TO)).values()
                 return float(number)
-        raise RuntimeError(f"{self._process.args} ended with {self._process.wait()}")
+        raise RuntimeError(f"{self._process.args!r} ended with {self._process.wait()}")
 
     def __enter__(self) -> Worker:
         return self

@@ -37,13 +37,16 @@ def write_graph(
     spec, weights = load_text_decoder(folder, context=context)
     model = build_decoder(spec, weights, target=target, precision=precision, quantised=quantised)
     sizes = {value.name: value.const_value for value in model.graph.initializers.values()}
+    table = any(k.startswith("lm_head") for k in sizes if k)  # then a token reads one row of it
     past = next(value for value in model.graph.inputs if value.name == "past_key_values.0.key")
     graph = Graph(
         path=str(out),
         target=target,
         precision=precision,
         geometry=geometry(spec),
-        weight_bytes=sum(v.nbytes for k, v in sizes.items() if v and k != "embed_tokens.weight"),
+        weight_bytes=sum(
+            v.nbytes for k, v in sizes.items() if v and not (table and k == "embed_tokens.weight")
+        ),
         cache_bytes=2 * spec.layers * spec.kv_heads * spec.head_dim * int(past.dtype.itemsize),
         operations=2 * _linear_weights(spec),
     )

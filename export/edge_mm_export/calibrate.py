@@ -14,10 +14,12 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from edge_mm_export.islands import linear_name
 from edge_mm_export.precision import EXACT, Precision
 from edge_mm_export.probe import ProbedSession, trace_all
 from edge_mm_export.quantise import FP8_LARGEST, INT8_LARGEST
 from edge_mm_export.samples import Sample
+from edge_mm_export.storage import save_graph
 from edge_mm_runtime.bundle import load_bundle
 from edge_mm_runtime.decoder import open_decoder
 from edge_mm_runtime.runner import Array, Arrays, Runner
@@ -44,7 +46,7 @@ def measure_ranges(
     target, _ = EXACT
     opened = load_bundle(bundle, verify="size")
     path = scratch / "watched.onnx"
-    ir.save(watched(ir.load(opened.path(opened.graphs(target).decoder))), path)
+    save_graph(watched(ir.load(opened.path(opened.graphs(target).decoder))), path)
     counter = _Counter(open_decoder(path, opened.manifest.decoder, None, target))
     trace_all(ProbedSession(bundle, decoder=counter, target=target), samples)
     return counter.ranges(percentile)
@@ -60,13 +62,14 @@ def watched(model: ir.Model) -> ir.Model:
     """A copy of an fp32 decoder that also gives the input of every linear."""
     model = model.clone()
     for node in list(model.graph):
-        weight = node.inputs[1] if node.op_type == "MatMul" else None
-        if weight is None or weight.const_value is None:
+        name = linear_name(node)
+        if name is None or name == "region_query":  # the box head stays fp32
             continue
-        name = str(weight.name).removesuffix(".weight")
-        seen = ir.node("Identity", [node.inputs[0]])
+        read = node.inputs[0]
+        assert read is not None
+        seen = ir.node("Identity", [read])
         seen.outputs[0].name = f"{_SEEN}{name}"
-        seen.outputs[0].dtype, seen.outputs[0].shape = ir.DataType.FLOAT, ir.Shape([1, None, None])
+        seen.outputs[0].dtype, seen.outputs[0].shape = ir.DataType.FLOAT, read.shape
         model.graph.append(seen)
         model.graph.outputs.append(seen.outputs[0])
     return model

@@ -13,6 +13,12 @@ def main(argv: list[str]) -> int:
     """Run the export; returns the exit code."""
     args = parse_arguments(argv)
 
+    if args.llava:
+        from edge_mm_export.interop import export_llava
+
+        export_llava(args.checkpoint, args.out, say=_say)
+        return 0
+
     from edge_mm.demo.questions import shipped_frames
     from edge_mm_export.errors import VerificationError
     from edge_mm_export.export import export_checkpoint
@@ -24,13 +30,19 @@ def main(argv: list[str]) -> int:
             target=args.target,
             precision=args.precision,
             calibration=args.calibration_data,
+            image_size=args.image_size,
+            context=args.context,
             frames=args.verify_data or shipped_frames(),
-            say=lambda line: print(line, file=sys.stderr),
+            say=_say,
         )
     except VerificationError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
@@ -40,7 +52,12 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
         epilog="precisions by target, the default first: "
         + "; ".join(f"{target}: {', '.join(known)}" for target, known in PRECISIONS.items()),
     )
-    parser.add_argument("checkpoint", type=Path, help="checkpoint folder made by `edge-mm train`")
+    parser.add_argument(
+        "checkpoint",
+        type=Path,
+        help="checkpoint folder made by `edge-mm train`, or a vision-language model in the format "
+        "of transformers",
+    )
     parser.add_argument("-o", "--out", type=Path, required=True, help="new folder for the bundle")
     parser.add_argument(
         "--target", default="cpu", help="engine that runs it: " + ", ".join(PRECISIONS)
@@ -59,4 +76,35 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
         help="frames that int4, w8a8 and fp8 are fitted to, of the same kinds; not those to verify "
         "on, which would flatter the figures",
     )
+    parser.add_argument(
+        "--image-size",
+        type=_size,
+        metavar="WIDTHxHEIGHT",
+        help="pixels of the vision graph, for models of transformers that take every size "
+        "(default: 448x448)",
+    )
+    parser.add_argument(
+        "--context",
+        type=_positive,
+        metavar="TOKENS",
+        help="capacity of the key/value cache, for models of transformers (default: 2048, or what "
+        "the picture needs)",
+    )
+    parser.add_argument(
+        "--llava",
+        action="store_true",
+        help="write a LLaVA folder of transformers instead of a bundle: of a checkpoint whose "
+        "vision tower and language model are transformers'",
+    )
     return parser.parse_args(argv)
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, _, height = text.partition("x")
+    return _positive(width), _positive(height)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of at least 1")
+    return int(text)

@@ -10,6 +10,7 @@ of the precision's type. Weights are read one at a time, by their transformers n
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -28,6 +29,7 @@ from edge_mm_export.hooks_tensorrt import tensorrt_hooks
 from edge_mm_export.layer import LayerParts, Take
 from edge_mm_export.linear import BlockWeights, Scales, linear_hook
 from edge_mm_export.precision import find_precision
+from edge_mm_export.storage import SpoolingBuilder
 
 Weights = Mapping[str, npt.NDArray[np.floating]]
 
@@ -56,20 +58,21 @@ def build_decoder(
     precision: str | None = None,
     scales: Scales | None = None,
     quantised: BlockWeights | None = None,
+    spool: Path | None = None,
 ) -> ir.Model:
-    """Draw the graph of `spec` with the hooks of `target`; save it with `onnx_ir.save`.
+    """Draw the graph of `spec` with the hooks of `target`; save it with `storage.save_graph`.
 
     `weights` holds a state dict by the names of transformers' Llama, whatever else a family has by
     its own (see `layer.py`); with a box head also `region_query.weight` [K, D] and
     `region_query.bias` [K], with gated blocks `fusion.blocks.{n}.*`. `scales` and `quantised` are
-    by name of a linear, see `linear.py`. Raises `UnsupportedError` for an unknown target or
+    by name of a linear, see `linear.py`. Constants are kept in the file `spool`, if one is given,
+    until the graph is saved; else in memory. Raises `UnsupportedError` for an unknown target or
     precision, `ExportError` for a missing or misshapen weight.
     """
     _, stored = find_precision(target, precision)
     drawn = _TARGETS[target]
-    graph = GraphBuilder(
-        ir.Graph([], [], nodes=[], opset_imports=dict(drawn.opsets), name="edge_mm_decoder")
-    )
+    empty = ir.Graph([], [], nodes=[], opset_imports=dict(drawn.opsets), name="edge_mm_decoder")
+    graph = GraphBuilder(empty) if spool is None else SpoolingBuilder(empty, spool)
     take = _taker(weights)
     input_ids = graph.input("input_ids", ir.DataType.INT64, [1, "sequence"])
     image_embeds = graph.input("image_embeds", ir.DataType.FLOAT, ["image_rows", spec.image_size])
@@ -78,8 +81,12 @@ def build_decoder(
     dtype = ir.DataType[stored.activations]
     hooks = drawn.hooks(graph, spec, dtype, linear)
 
-    table = take("model.embed_tokens.weight", spec.vocab_size, spec.hidden_size)
-    rows = constant(graph, table, "embed_tokens.weight", ir.DataType[stored.table])
+    rows = constant(
+        graph,
+        take("model.embed_tokens.weight", spec.vocab_size, spec.hidden_size),
+        "embed_tokens.weight",
+        ir.DataType[stored.table],
+    )
     pictures = [] if spec.gated_blocks else split_rows(graph, spec, image_embeds)
     x = cast(graph, _embed(graph, rows, input_ids, pictures[0] if pictures else None, spec), dtype)
     if spec.deepstack:
@@ -88,8 +95,12 @@ def build_decoder(
         blocks = gated_blocks(graph, hooks, spec, take, image_embeds)
     normed, presents = _layers(graph, hooks, spec, take, blocks, x)
 
-    head = table if spec.tied_embeddings else take("lm_head.weight", *table.shape)
-    logits = graph.op.Squeeze(hooks.linear(normed, "lm_head", head), [1])
+    last = graph.op.Squeeze(normed, [1])
+    if spec.tied_embeddings and stored.weights == "float":  # one constant for both
+        logits = graph.op.Gemm(last, rows, transB=1)
+    else:  # read again: a table kept while the layers are drawn is memory for nothing
+        head = "model.embed_tokens.weight" if spec.tied_embeddings else "lm_head.weight"
+        logits = hooks.linear(last, "lm_head", take(head, spec.vocab_size, spec.hidden_size))
     logits = cast(graph, logits, ir.DataType.FLOAT)
     if spec.logit_softcap is not None:
         cap = graph.op.Constant(value_float=spec.logit_softcap)

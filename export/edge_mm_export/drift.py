@@ -11,23 +11,23 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
-import torch
 
-from edge_mm.model.edge_mm import EdgeMM
-from edge_mm.model.runners import TorchVision
 from edge_mm_export.cast import emulated, lowered, widened
 from edge_mm_export.decoder import residual_name
 from edge_mm_export.islands import Islands, decoder_parts, with_islands
 from edge_mm_export.precision import EXACT, find_precision
 from edge_mm_export.probe import Graphs, runnable
+from edge_mm_export.storage import save_graph
+from edge_mm_export.subject import Subject
 from edge_mm_export.verify import cosine
 from edge_mm_runtime.bundle import Bundle, DecoderGeometry
 from edge_mm_runtime.decoder import decoder_inputs, open_decoder
+from edge_mm_runtime.rope import rope_positions
 from edge_mm_runtime.runner import Arrays, OnnxRunner
 
 LIMIT = 0.99
@@ -64,21 +64,26 @@ class Question:
 
     def read(self, path: Path) -> Arrays:
         """Run a decoder, all ids in one pass."""
+        inputs = decoder_inputs(self.target, 0, self.ids, self.image_embeds)
+        if self.geometry.rope_grid is not None:
+            inputs["rope_positions"] = rope_positions(
+                self.ids, self.geometry.vocab_size, *self.geometry.rope_grid
+            )
         with open_decoder(path, self.geometry, None, self.target) as decoder:
-            return decoder.run(decoder_inputs(self.target, 0, self.ids, self.image_embeds))
+            return decoder.run(inputs)
 
 
 def ask_torch(
-    model: EdgeMM, bundle: Bundle, target: str, pixel_values: FloatArray, ids: list[int]
+    subject: Subject, bundle: Bundle, target: str, pixel_values: FloatArray, ids: list[int]
 ) -> tuple[Question, Mapping[str, FloatArray]]:
     """A question for the graphs of a bundle, and what torch's vision graph gives for it."""
-    seen = TorchVision(model).run({"pixel_values": pixel_values})
+    seen = subject.torch_vision().run({"pixel_values": pixel_values})
     geometry = bundle.manifest.decoder
     return Question(pixel_values, seen["image_embeds"][0], ids, geometry, target), seen
 
 
 def first_drifted(
-    model: EdgeMM,
+    subject: Subject,
     bundle: Bundle,
     target: str,
     pixel_values: FloatArray,
@@ -92,10 +97,10 @@ def first_drifted(
     bundle of the `exact` graphs a node of the vision graph is named; of a decoder that computes in
     16 bits, a part.
     """
-    question, seen = ask_torch(model, bundle, target, pixel_values, ids)
+    question, seen = ask_torch(subject, bundle, target, pixel_values, ids)
     found: list[tuple[str, float]] = []
     graphs = runnable(bundle, target, scratch)
-    for name, value in _modules(model, question, seen, graphs, scratch):
+    for name, value in _modules(subject, question, seen, graphs, scratch):
         found.append((name, value))
         if value < LIMIT:
             break
@@ -259,7 +264,7 @@ def _floats(model: ir.Model) -> list[str]:
 
 
 def _modules(
-    model: EdgeMM,
+    subject: Subject,
     question: Question,
     seen: Mapping[str, FloatArray],
     graphs: Graphs,
@@ -271,7 +276,8 @@ def _modules(
     names = [residual_name(layer) for layer in range(question.geometry.layers)]
     decoder = ir.load(graphs.decoder)
     outputs = _values(decoder, names, question.read, scratch)
-    for name, reference in _torch_decoder(model, question.image_embeds, question.ids).items():
+    expected = subject.residuals(question.pixel_values, question.image_embeds, question.ids)
+    for name, reference in expected.items():
         found = outputs.get(name)
         if found is not None:
             # The last layer of the graph carries its last position only.
@@ -286,7 +292,7 @@ def _agreement(expected: FloatArray, found: FloatArray) -> float:
 def _values(model: ir.Model, names: Collection[str], run: Run, scratch: Path) -> Arrays:
     """Run a graph: its outputs, and those of its values that are named, in fp32."""
     path = scratch / "shown.onnx"
-    ir.save(_showing(model, names), path)
+    save_graph(_showing(model, names), path)
     return {name.removesuffix(_SHOWN): value for name, value in run(path).items()}
 
 
@@ -304,33 +310,3 @@ def _showing(model: ir.Model, names: Collection[str]) -> ir.Model:
                 model.graph.append(shown)
                 model.graph.outputs.append(output)
     return model
-
-
-@torch.no_grad()
-def _torch_decoder(
-    model: EdgeMM, image_embeds: FloatArray, ids: list[int]
-) -> Mapping[str, FloatArray]:
-    """Residuals [1, S, D] by layer, then logits [1, V] and region_query [1, K], of one prompt."""
-    seen: dict[str, FloatArray] = {}
-
-    def keep(name: str) -> Any:
-        def hook(_module: torch.nn.Module, _inputs: Any, output: Any) -> None:
-            value = output[0] if isinstance(output, tuple) else output
-            seen[name] = value.numpy()
-
-        return hook
-
-    handles = [
-        layer.register_forward_hook(keep(residual_name(i)))
-        for i, layer in enumerate(model.lm.model.layers)
-    ]
-    try:
-        memory = torch.from_numpy(image_embeds)[None]
-        embeds = model.embed(torch.tensor([ids]), memory)
-        hidden = model.hidden_states(embeds, image_memory=memory)[-1][:, -1]
-    finally:
-        for handle in handles:
-            handle.remove()
-    seen["logits"] = model.lm.lm_head(hidden).numpy()
-    seen["region_query"] = model.region_query(hidden).numpy()
-    return seen

@@ -9,17 +9,17 @@ from pathlib import Path
 
 import msgspec
 
-from edge_mm.model.checkpoint import WEIGHTS, load_model
-from edge_mm.model.edge_mm import EdgeMM
-from edge_mm.model.session import open_model
-from edge_mm_export.bundle import export_memory, has_box_head
+from edge_mm.model.checkpoint import WEIGHTS
+from edge_mm_export.checkpoint import open_checkpoint
 from edge_mm_export.errors import ExportError, VerificationError
+from edge_mm_export.families.files import is_transformers
 from edge_mm_export.islands import NO_ISLANDS
 from edge_mm_export.precision import PRECISIONS, Precision, export_steps, find_precision
 from edge_mm_export.references import write_references
 from edge_mm_export.report import render_report
 from edge_mm_export.samples import read_samples
 from edge_mm_export.steps import Calibration, Source, Step
+from edge_mm_export.subject import Subject
 from edge_mm_export.verify import Gate, Verification
 from edge_mm_export.vision import trace_vision
 from edge_mm_runtime.bundle import load_bundle, write_manifest
@@ -39,14 +39,19 @@ def export_checkpoint(
     target: str = "cpu",
     precision: str | None = None,
     calibration: Path | None = None,
+    image_size: tuple[int, int] | None = None,
+    context: int | None = None,
     most_islands: int = MOST_ISLANDS,
     gate: Gate | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Path:
-    """Write the bundle of a checkpoint to `out` (new or empty), verified on the data in `frames`.
+    """Write the bundle of a model to `out` (new or empty), verified on the data in `frames`.
 
+    checkpoint    one of ours, or a vision-language model in the format of transformers
     precision     None: the target's default, see `precision.py`
     calibration   frames to quantise on (int4, w8a8, fp8): as `frames`, but others
+    image_size    (width, height) in pixels, for models of transformers that take every size
+    context       tokens of the cache, for models of transformers
     most_islands  how many parts of 16-bit graphs may stay fp32 if a step falls below the gate
                   without; which ones is found out
     say           is told what is being done
@@ -54,23 +59,26 @@ def export_checkpoint(
     for what cannot be exported; `out` is then left as it was.
     """
     precision, stored = find_precision(target, precision)
-    _check_folders(checkpoint, out)
+    check_folders(checkpoint, out)
     quantised_on = _calibration(calibration, frames, precision, stored)
     samples = read_samples(frames)
-    with _beside(out) as scratch:
+    with beside(out) as scratch:
         say(f"reading {checkpoint}")
-        model = load_model(checkpoint)
-        _check_model(checkpoint, model)
-        say(f"this takes up to about {export_memory(model, stored) / 1e9:.1f} GB of memory")
+        subject = _open(checkpoint, image_size, context)
+        subject.check(target, precision)
+        samples = subject.askable(samples)
+        for note in subject.notes:
+            say(f"note: {note}")
+        say(f"this takes up to about {subject.memory(stored) / 1e9:.1f} GB of memory")
         say("tracing the vision graph")
         vision = trace_vision(
-            model.vision_graph(),
-            width=model.config.image.width,
-            height=model.config.image.height,
-            box_head=has_box_head(model),
+            subject.vision_graph(),
+            width=subject.width,
+            height=subject.height,
+            box_head=subject.box_head,
             target=target,
         )
-        source = Source(checkpoint, model, vision, quantised_on)
+        source = Source(subject, vision, quantised_on)
         steps = [Step(*step, scratch) for step in export_steps(target, precision)]
         exact, final = steps[0], steps[-1]
         exact.write(source)
@@ -84,6 +92,7 @@ def export_checkpoint(
                 step.quantise(source, exact)
                 step.write(source, islands)
             say(f"asking the {step.name} graphs")
+            subject.release()
             while missed := step.sit(exam):
                 more = step.more_islands(source, exam, most_islands)
                 if more is None:
@@ -108,6 +117,8 @@ def export_checkpoint(
         kept = msgspec.to_builtins(verification)
         kept["quantisation"] = final.quantisation
         kept["fp32_islands"] = msgspec.to_builtins(islands)
+        kept["notes"] = list(subject.notes)
+        kept["confidence"] = subject.confidence
         folder = final.folder
         manifest = load_bundle(folder, verify="size").manifest
         manifest = msgspec.structs.replace(manifest, verification=kept)
@@ -122,11 +133,26 @@ def export_checkpoint(
     return out
 
 
-def _check_folders(checkpoint: Path, out: Path) -> None:
+def _open(checkpoint: Path, image_size: tuple[int, int] | None, context: int | None) -> Subject:
+    """What is exported: one of ours, or a folder of transformers."""
+    if is_transformers(checkpoint):
+        from edge_mm_export.families.subject import open_folder
+
+        return open_folder(checkpoint, size=image_size, context=context)
+    if image_size or context:
+        raise ExportError(
+            f"{checkpoint} has its image size and context from its training: --image-size and "
+            "--context are for models in the format of transformers"
+        )
+    return open_checkpoint(checkpoint)
+
+
+def check_folders(checkpoint: Path, out: Path) -> None:
+    """Refuse a checkpoint that is a file or a pickle, and a folder that cannot be written to."""
     if checkpoint.is_file():
         raise ExportError(f"{checkpoint} is a file: give the folder that `edge-mm train` made")
     pickles = sorted(path.name for pattern in _PICKLES for path in checkpoint.glob(pattern))
-    if pickles and not (checkpoint / WEIGHTS).is_file():
+    if pickles and not (checkpoint / WEIGHTS).is_file() and not is_transformers(checkpoint):
         raise ExportError(
             f"{checkpoint} has no {WEIGHTS}, and {pickles[0]} is a pickle, which could run code "
             "when opened: save the weights as safetensors"
@@ -135,14 +161,6 @@ def _check_folders(checkpoint: Path, out: Path) -> None:
         raise ExportError(f"{out} exists and is not an empty folder: name a new one")
     if not out.parent.is_dir():
         raise ExportError(f"there is no folder {out.parent} to write {out.name} in")
-
-
-def _check_model(checkpoint: Path, model: EdgeMM) -> None:
-    """Refuse what would only be found out once graphs are built of it."""
-    for name, weight in model.state_dict().items():
-        if not weight.isfinite().all():
-            raise ExportError(f"{checkpoint / WEIGHTS}: {name} has values that are not finite")
-    open_model(model, checkpoint, model.config.grounding).close()  # with the tokenizer beside it
 
 
 def _calibration(
@@ -165,7 +183,7 @@ def _calibration(
 
 
 @contextmanager
-def _beside(out: Path) -> Iterator[Path]:
+def beside(out: Path) -> Iterator[Path]:
     """A folder for what is being made, on the disk of `out`; it is gone afterwards."""
     try:
         with tempfile.TemporaryDirectory(prefix=_MAKING, dir=out.parent) as folder:

@@ -9,7 +9,7 @@ two layers and the Hessians of one layer; never the inputs of all linears.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -39,6 +39,8 @@ _PARTS = {
     "down": ("mlp.down_proj",),
 }
 """The linears of a layer by their names in the decoder graph, and the rows that each is made of."""
+_FUSED = {"qkv": ("self_attn.qkv_proj",), "gate_up": ("mlp.gate_up_proj",)}
+"""The same where a checkpoint has them as one (Phi-3)."""
 
 
 @dataclass(frozen=True)
@@ -50,12 +52,31 @@ class Passage:
     prompt_length: int
 
 
+class Given(NamedTuple):
+    """What a layer gets besides what the one before it gives."""
+
+    options: dict[str, Any]
+    added: Tensor | None  # to what the one before gives, [1, S, D]
+
+
 class State(NamedTuple):
     """A passage between two layers."""
 
     hidden: Tensor  # [1, S, D]
-    options: dict[str, Any]  # what every layer is given besides
+    options: dict[str, Any]  # what the next layer is given besides
     asked: int  # the first position that the decoder says something of: the prompt's last one
+    following: tuple[Given, ...] = ()  # for the layers after the next; (): the same as it is given
+
+    @torch.no_grad()
+    def after(self, layer: nn.Module) -> State:
+        """The passage behind the next layer."""
+        output = layer(self.hidden, **self.options)
+        hidden: Tensor = output[0] if isinstance(output, tuple) else output
+        if not self.following:
+            return self._replace(hidden=hidden)
+        (options, added), *rest = self.following
+        hidden = hidden if added is None else hidden + added
+        return State(hidden, options, self.asked, tuple(rest))
 
 
 def read_passages(model: EdgeMM, checkpoint: Path, samples: Iterable[Sample]) -> list[Passage]:
@@ -88,21 +109,44 @@ def gptq_weights(
     """
     if not passages:
         raise ExportError("there is nothing to calibrate on: give frames with questions")
+    return fit_layers(
+        list(model.lm.model.layers),
+        model.lm.get_parameter("lm_head.weight"),
+        partial(_read_by_head, model),
+        first_states(model, passages),
+        bits=bits,
+        scale_type=scale_type,
+    )
+
+
+@torch.no_grad()
+def fit_layers(
+    layers: Sequence[nn.Module],
+    head: Tensor,
+    read_by_head: Callable[[State], Tensor],
+    states: Sequence[State],
+    *,
+    bits: int = 4,
+    scale_type: np.dtype[Any] = FLOAT32,
+) -> dict[str, BlockWeight]:
+    """The weights of a decoder's linears by their names in its graph; layers stay as they are.
+
+    head          weight [V, D] of the linear that makes logits
+    read_by_head  a passage behind the last layer -> what that linear reads, [1, S, D]
+    states        the passages as the first layer reads them
+    """
     quantise = partial(gptq, bits=bits, scale_type=scale_type)
     weights: dict[str, BlockWeight] = {}
-    states = first_states(model, passages)
-    layers = len(model.lm.model.layers)
-    for index in range(layers):
-        layer = copy.deepcopy(model.lm.model.layers[index])
-        hessians = layer_hessians(layer, states, last=index == layers - 1)
+    for index, exact_layer in enumerate(layers):
+        layer = copy.deepcopy(exact_layer).float()
+        hessians = layer_hessians(layer, states, last=index == len(layers) - 1)
         for part, hessian in hessians.items():
-            linears = [layer.get_submodule(name) for name in _PARTS[part]]
-            exact = torch.cat([linear.weight for linear in linears])
+            linears = [layer.get_submodule(name) for name in _parts(layer)[part]]
+            exact = torch.cat([linear.get_parameter("weight") for linear in linears])
             weights[f"layers.{index}.{part}"] = rounded = quantise(exact.numpy(), hessian)
             set_weight(linears, rounded)
-        states = [s._replace(hidden=layer(s.hidden, **s.options)) for s in states]
-    head = model.lm.get_parameter("lm_head.weight")
-    weights["lm_head"] = quantise(head.numpy(), head_hessian(model, states))
+        states = [state.after(layer) for state in states]
+    weights["lm_head"] = quantise(head.float().numpy(), head_hessian(read_by_head, states))
     return weights
 
 
@@ -168,7 +212,7 @@ def layer_hessians(
 
     handles = [
         layer.get_submodule(names[0]).register_forward_pre_hook(keep(part))
-        for part, names in _PARTS.items()
+        for part, names in _parts(layer).items()
     ]
     totals: dict[str, npt.NDArray[np.float64]] = {}
     try:
@@ -184,17 +228,33 @@ def layer_hessians(
 
 
 @torch.no_grad()
-def head_hessian(model: EdgeMM, states: Sequence[State]) -> npt.NDArray[np.float64]:
+def head_hessian(
+    read_by_head: Callable[[State], Tensor], states: Sequence[State]
+) -> npt.NDArray[np.float64]:
     """2 X^T X [D, D] of what `lm_head` reads after the last layer, where it is asked."""
-    size = model.lm.get_parameter("lm_head.weight").shape[1]
-    total = np.zeros((size, size))
+    total: npt.NDArray[np.float64] = np.zeros(())
     for state in states:
-        hidden = model.lm.model.norm(state.hidden)
-        if model.fusion is not None:
-            memory = state.options["image_memory"]
-            hidden = model.fusion(hidden, memory, len(model.lm.model.layers))
-        total += _hessian(hidden[0, state.asked :])
+        total = total + _hessian(read_by_head(state)[0, state.asked :])
     return total
+
+
+def _read_by_head(model: EdgeMM, state: State) -> Tensor:
+    """[1, S, D] behind the last layer -> normed, and the blocks that come after it."""
+    hidden: Tensor = model.lm.model.norm(state.hidden)
+    if model.fusion is not None:
+        memory = state.options["image_memory"]
+        hidden = model.fusion(hidden, memory, len(model.lm.model.layers))
+    return hidden
+
+
+def _parts(layer: nn.Module) -> dict[str, tuple[str, ...]]:
+    """The linears of a layer by their names in the decoder graph."""
+    fused = {part: names for part, names in _FUSED.items() if _has(layer, names[0])}
+    return _PARTS | fused
+
+
+def _has(layer: nn.Module, name: str) -> bool:
+    return any(found == name for found, _ in layer.named_modules())
 
 
 def _hessian(rows: Tensor) -> npt.NDArray[np.float64]:

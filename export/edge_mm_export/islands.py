@@ -17,9 +17,11 @@ import onnx_ir as ir
 from edge_mm_export.cast import widened
 from edge_mm_export.errors import ExportError
 
-_LINEAR = ("MatMul", "MatMulNBits", "QuantizeLinear", "DequantizeLinear")
+_LINEAR = ("MatMul", "MatMulNBits", "Gemm", "QuantizeLinear", "DequantizeLinear")
 _CONSTANT_OF_LINEAR = re.compile(r"(.+)\.(weight(_\w+)?|input_scale)")
 """Names of constants as `linear.py` stores them: which linear, and what of it."""
+_TIED = {"embed_tokens": "lm_head"}
+"""A linear that multiplies by another part's weight, by the name of that part."""
 
 
 class Islands(msgspec.Struct, frozen=True):
@@ -45,7 +47,7 @@ def decoder_parts(decoder: ir.Model) -> dict[str, list[ir.Node]]:
     parts: dict[str, list[ir.Node]] = {}
     numbers: Counter[str] = Counter()
     for node in decoder.graph:
-        name = _linear(node)
+        name = linear_name(node)
         if name is None:
             layer, slash, _ = str(node.name).rpartition("/")
             operator = f"{layer}{slash and '.'}{node.op_type}"
@@ -66,7 +68,7 @@ def with_islands(decoder: ir.Model, names: Collection[str]) -> ir.Model:
     return widened(decoder, {str(node.name) for name in names for node in parts[name]})
 
 
-def _linear(node: ir.Node) -> str | None:
+def linear_name(node: ir.Node) -> str | None:
     """The linear that a node belongs to, as the names of its constants tell."""
     if node.op_type not in _LINEAR:
         return None
@@ -75,7 +77,7 @@ def _linear(node: ir.Node) -> str | None:
         if value is not None and value.is_initializer():
             found = _CONSTANT_OF_LINEAR.fullmatch(str(value.name))
             if found:
-                return found[1]
+                return _TIED.get(found[1], found[1])
         elif producer is not None and producer.op_type == "DequantizeLinear":
-            return _linear(producer)
+            return linear_name(producer)
     return None

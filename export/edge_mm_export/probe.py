@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -15,10 +15,11 @@ import onnx_ir as ir
 from edge_mm_export.cast import emulated
 from edge_mm_export.precision import find_precision
 from edge_mm_export.samples import Sample
+from edge_mm_export.storage import save_graph
 from edge_mm_runtime.answer import Answer
-from edge_mm_runtime.bundle import Bundle, DecoderGeometry, load_bundle
-from edge_mm_runtime.decoder import Decoder, Position, open_decoder
-from edge_mm_runtime.runner import OnnxRunner, Runner
+from edge_mm_runtime.bundle import Bundle, load_bundle
+from edge_mm_runtime.decoder import open_decoder
+from edge_mm_runtime.runner import Array, Arrays, OnnxRunner, Runner
 from edge_mm_runtime.session import Session
 
 MAX_NEW_TOKENS = 64
@@ -59,26 +60,48 @@ def runnable(bundle: Bundle, target: str, scratch: Path) -> Graphs:
         return graphs
     copies = Graphs(*(scratch / path.name for path in graphs))
     for path, copy in zip(graphs, copies, strict=True):
-        ir.save(emulated(ir.load(path)), copy)
+        save_graph(emulated(ir.load(path)), copy)
     return copies
 
 
-class _Recorder(Decoder):
-    """A decoder that remembers its logits, by how many ids it had read."""
+class _Recorder:
+    """A runner that passes everything on, and remembers what went by."""
 
-    def __init__(self, runner: Runner, geometry: DecoderGeometry, target: str) -> None:
-        super().__init__(runner, geometry, target)
+    def __init__(self, runner: Runner) -> None:
+        self.inputs, self.outputs = runner.inputs, runner.outputs
+        self.finite = True
+        self._runner = runner
+
+    def run(self, inputs: Mapping[str, Array]) -> Arrays:
+        """Run the graph once."""
+        outputs = self._runner.run(inputs)
+        self.finite &= all(bool(np.isfinite(value).all()) for value in outputs.values())
+        return outputs
+
+    def close(self) -> None:
+        """Give the engine's memory back."""
+        self._runner.close()
+
+
+class _DecoderRecorder(_Recorder):
+    """Remembers the ids that the cache holds, and the logits by how many they were."""
+
+    def __init__(self, runner: Runner) -> None:
+        super().__init__(runner)
+        self.ids: list[int] = []
         self.logits: dict[int, npt.NDArray[np.float32]] = {}
 
-    @property
-    def ids(self) -> tuple[int, ...]:
-        """What the cache holds."""
-        return tuple(self._ids)
-
-    def extend(self, ids: Sequence[int]) -> Position:
-        position = super().extend(ids)
-        self.logits[len(self._ids)] = position.logits
-        return position
+    def run(self, inputs: Mapping[str, Array]) -> Arrays:
+        """Append ids, from the place on that the inputs say."""
+        outputs = super().run(inputs)
+        new: list[int] = inputs["input_ids"][0].tolist()
+        if "position_ids" in inputs:
+            start = int(inputs["position_ids"][0, 0])
+        else:
+            start = int(inputs["total_sequence_length"][0]) - len(new)
+        self.ids[start:] = new
+        self.logits[len(self.ids)] = outputs["logits"][0]
+        return outputs
 
 
 class ProbedSession(Session):
@@ -96,22 +119,43 @@ class ProbedSession(Session):
         geometry = opened.manifest.decoder
         with tempfile.TemporaryDirectory() as folder:
             graphs = runnable(opened, target, Path(folder))
-            super().__init__(
-                opened,
-                vision=vision or OnnxRunner(graphs.vision),
-                decoder=decoder or open_decoder(graphs.decoder, geometry, None, target),
+            self._vision_probe = _Recorder(vision or OnnxRunner(graphs.vision))
+            self._decoder_probe = _DecoderRecorder(
+                decoder or open_decoder(graphs.decoder, geometry, None, target)
             )
-        self._recorder = _Recorder(self._decoder_runner, geometry, target)
-        self._decoder = self._recorder
+            super().__init__(
+                opened, target=target, vision=self._vision_probe, decoder=self._decoder_probe
+            )
 
     def trace(self, sample: Sample) -> Trace:
         """Ask, and keep what the decoder read and said."""
-        self._recorder.logits.clear()
+        self._decoder_probe.logits.clear()
         answer = self.ask(
             sample.frame, sample.text, mode=sample.mode, max_new_tokens=MAX_NEW_TOKENS
         )
-        logits = dict(self._recorder.logits)
-        return Trace(answer, self._recorder.ids, min(logits), logits)
+        logits = dict(self._decoder_probe.logits)
+        return Trace(answer, tuple(self._decoder_probe.ids), min(logits), logits)
+
+    def finite_traces(self, samples: Iterable[Sample]) -> list[Trace]:
+        """Ask, up to the first question whose values are not finite; then close the session."""
+        traces: list[Trace] = []
+        with self, np.errstate(all="ignore"):
+            for sample in samples:
+                try:
+                    trace = self.trace(sample)
+                except (ValueError, OverflowError):  # of a place or a probability that is NaN
+                    if self.finite:
+                        raise
+                    break
+                if not self.finite:
+                    break
+                traces.append(trace)
+        return traces
+
+    @property
+    def finite(self) -> bool:
+        """Whether all that the graphs have given so far was."""
+        return self._vision_probe.finite and self._decoder_probe.finite
 
 
 def trace_all(session: ProbedSession, samples: Iterable[Sample]) -> list[Trace]:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 BLOCK = 32
+_AT_ONCE = 1 << 22  # elements
 FP8_LARGEST = 448.0  # of float8 e4m3 without infinities
 INT8_LARGEST = 127
 
@@ -42,9 +43,9 @@ class BlockWeight:
         The zero point that it assumes, half of the range, is added; of two 4-bit values that
         share a byte the first one lies in the low half.
         """
-        shifted = (self.values.astype(np.int16) + (1 << self.bits - 1)).astype(np.uint8)
         if self.bits == 8:
-            return shifted
+            return self.values.view(np.uint8) ^ np.uint8(128)  # 128 added, without a wider copy
+        shifted = (self.values + np.int8(8)).view(np.uint8)
         pairs: npt.NDArray[np.uint8] = shifted[..., 0::2] | (shifted[..., 1::2] << np.uint8(4))
         return pairs
 
@@ -60,10 +61,17 @@ def quantise_blocks(
     """Quantise [N, K] in blocks of 32 columns; K is padded with zeros."""
     rows, columns = weight.shape
     padding = -columns % BLOCK
-    padded = np.pad(np.asarray(weight, np.float32), ((0, 0), (0, padding)))
-    blocks = padded.reshape(rows, -1, BLOCK)
-    scales = _scales(np.abs(blocks).max(axis=2), (1 << bits - 1) - 1, scale_type)
-    return BlockWeight(np.rint(blocks / scales[..., None]).astype(np.int8), scales, columns, bits)
+    count = (columns + padding) // BLOCK
+    values = np.empty((rows, count, BLOCK), np.int8)
+    scales = np.empty((rows, count), np.float32)
+    step = max(1, _AT_ONCE // (columns + padding))
+    for start in range(0, rows, step):  # a table of words is too large for copies in fp32
+        part = slice(start, start + step)
+        padded = np.pad(np.asarray(weight[part], np.float32), ((0, 0), (0, padding)))
+        blocks = padded.reshape(-1, count, BLOCK)
+        scales[part] = _scales(np.abs(blocks).max(axis=2), (1 << bits - 1) - 1, scale_type)
+        values[part] = np.rint(blocks / scales[part, :, None])
+    return BlockWeight(values, scales, columns, bits)
 
 
 def quantise_channels(

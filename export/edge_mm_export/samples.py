@@ -7,7 +7,7 @@ A folder of either kind will do: `questions.json` beside pictures, as in example
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -34,6 +34,10 @@ class Sample:
     text: str
     type: str
     mode: Mode = "auto"
+
+    def in_mode(self, mode: Mode) -> Sample:
+        """The same question in another mode."""
+        return replace(self, mode=mode)
 
 
 def read_samples(folder: Path) -> tuple[Sample, ...]:

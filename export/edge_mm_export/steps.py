@@ -14,19 +14,16 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from edge_mm.model.checkpoint import WEIGHTS
-from edge_mm.model.edge_mm import EdgeMM
-from edge_mm.model.runners import TorchDecoder, TorchVision
-from edge_mm_export.bundle import draw_decoder, write_bundle
+from edge_mm_export.bundle import write_graphs
 from edge_mm_export.calibrate import activation_scales, measure_ranges
 from edge_mm_export.drift import ask_torch, find_islands, first_drifted
 from edge_mm_export.errors import ExportError
-from edge_mm_export.hessians import gptq_weights, read_passages
 from edge_mm_export.islands import NO_ISLANDS, Islands
 from edge_mm_export.linear import BlockWeights, Scales
 from edge_mm_export.precision import EXACT, PRECISIONS
 from edge_mm_export.probe import ProbedSession, Trace
 from edge_mm_export.samples import Sample
+from edge_mm_export.subject import Subject
 from edge_mm_export.verify import Gate, StepFigures, compare, failures, worst
 from edge_mm_runtime.bundle import Bundle, load_bundle
 
@@ -43,8 +40,7 @@ class Calibration:
 class Source:
     """What all graphs of an export are made of; `vision` is the traced fp32 graph."""
 
-    checkpoint: Path
-    model: EdgeMM
+    subject: Subject
     vision: ir.Model
     calibration: Calibration | None = None
 
@@ -88,14 +84,14 @@ class Step:
         """Fit the weights, or measure the activations, if the precision says so."""
         if not self.stored.is_calibrated or source.calibration is None:
             return
-        samples = source.calibration.samples
+        samples = source.subject.askable(source.calibration.samples)
         if self.stored.needs_scales:
             ranges = measure_ranges(exact.folder, samples, self._scratch)
             self._scales = activation_scales(ranges, self.stored)
             method = "activations measured"
         else:
-            passages = read_passages(source.model, source.checkpoint, samples)
-            self._blocks = gptq_weights(source.model, passages, scale_type=self._dtype.numpy())
+            scale_type = self._dtype.numpy()
+            self._blocks = source.subject.fit_blocks(samples, scale_type, exact.folder)
             method = "GPTQ"
         self.quantisation = f"{method} on {len(samples)} questions of {source.calibration.name}"
 
@@ -103,10 +99,9 @@ class Step:
         """Write the graphs as an unverified bundle, over those of before."""
         self.islands = islands if self._halves else NO_ISLANDS
         shutil.rmtree(self.folder, ignore_errors=True)
-        write_bundle(
+        write_graphs(
             self.folder,
-            source.checkpoint,
-            source.model,
+            source.subject,
             source.vision,
             target=self.target,
             precision=self.precision,
@@ -117,19 +112,20 @@ class Step:
 
     def ask_torch(self, source: Source, samples: Sequence[Sample], gate: Gate) -> Exam:
         """The exam of all steps, of these graphs' model in torch; ExportError for NaN weights."""
-        model = source.model
-        session = _WatchedSession(self.folder, TorchVision(model), TorchDecoder(model))
+        subject = source.subject
+        session = ProbedSession(self.folder, subject.torch_vision(), subject.torch_decoder())
         traces = session.finite_traces(samples)
+        subject.release()
         if len(traces) < len(samples):
             raise ExportError(
-                f"{source.checkpoint / WEIGHTS}: in torch, {samples[len(traces)].text!r} about "
+                f"{subject.weight_files()[0]}: in torch, {samples[len(traces)].text!r} about "
                 f"{samples[len(traces)].picture} gives values that are not finite"
             )
         return Exam(samples, traces, gate)
 
     def sit(self, exam: Exam) -> list[str]:
         """Ask the graphs: what is below the gate, in words; empty when it holds."""
-        self.traces = _WatchedSession(self.folder, target=self.target).finite_traces(exam.samples)
+        self.traces = ProbedSession(self.folder, target=self.target).finite_traces(exam.samples)
         if len(self.traces) < len(exam.samples):
             self._case = len(self.traces)
             return ["values that are not finite"]
@@ -149,17 +145,17 @@ class Step:
         """Those of now and what has to be fp32 besides; None if that is not what is wrong."""
         if not self._halves:
             return None
-        decoder = draw_decoder(
-            source.model,
-            target=self.target,
-            precision=self.precision,
+        decoder = source.subject.draw_decoder(
+            self.target,
+            self.precision,
             scales=self._scales,
             quantised=self._blocks,
+            spool=self._scratch / "constants",
         )
         trace = exam.torch_traces[self._case]
         for ids in (trace.prompt, trace.ids):  # what leaves the range may come with the answer
             question, _ = ask_torch(
-                source.model, self._bundle(), self.target, self._pixel_values(exam), list(ids)
+                source.subject, self._bundle(), self.target, self._pixel_values(exam), list(ids)
             )
             found = find_islands(
                 question,
@@ -177,7 +173,7 @@ class Step:
     def first_drifted(self, source: Source, exam: Exam, exact: Step) -> str:
         """The module to look at, where the answer is that was furthest from torch's."""
         return first_drifted(
-            source.model,
+            source.subject,
             self._bundle(),
             self.target,
             self._pixel_values(exam),
@@ -191,27 +187,3 @@ class Step:
 
     def _pixel_values(self, exam: Exam) -> np.ndarray:
         return self._bundle().manifest.image.apply(exam.samples[self._case].frame)
-
-
-class _WatchedSession(ProbedSession):
-    """A probed session that notices values that are not finite."""
-
-    def finite_traces(self, samples: Sequence[Sample]) -> list[Trace]:
-        """Ask, up to the first question whose values are not finite; then close the session."""
-        traces: list[Trace] = []
-        with self, np.errstate(all="ignore"):
-            for sample in samples:
-                try:
-                    trace = self.trace(sample)
-                except (ValueError, OverflowError):  # of a place or a probability that is NaN
-                    if self._is_finite():
-                        raise
-                    break
-                if not self._is_finite():
-                    break
-                traces.append(trace)
-        return traces
-
-    def _is_finite(self) -> bool:
-        seen = [*self._recorder.logits.values(), *(self._regions or ())]
-        return all(bool(np.isfinite(values).all()) for values in seen)

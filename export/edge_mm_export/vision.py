@@ -46,7 +46,7 @@ def trace_vision(
     """The fp32 graph of `model.vision_graph()` at one input size, in operators of a target."""
     traced = (vision if box_head else _EmbedsOnly(vision)).eval()
     example = torch.zeros(1, 3, height, width)
-    with _quiet():
+    with quiet():
         program = torch.onnx.export(
             traced,
             (example,),
@@ -104,14 +104,13 @@ def halved(model: ir.Model) -> ir.Model:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter prints a line for each of its phases and warns about torchvision."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+def quiet() -> Iterator[None]:
+    """torch.onnx.export prints a line for each of its phases, warns, and logs what it survives."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.ERROR)
     try:
         with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
+            warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        logging.disable(disabled)

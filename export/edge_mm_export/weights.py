@@ -8,6 +8,7 @@ writes and for the largest tensor, never for the checkpoint twice.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
 from edge_mm_export.errors import ExportError
 
@@ -48,6 +50,23 @@ def open_weights(folder: Path) -> Weights:
     raise ExportError(f"{folder} has neither {SINGLE} nor {INDEX}: is it a transformers folder?")
 
 
+def weight_files(folder: Path) -> tuple[Path, ...]:
+    """The safetensors files of a folder that `open_weights` opens."""
+    if (folder / INDEX).is_file():
+        return tuple(folder / name for name in sorted(set(_read_index(folder / INDEX).values())))
+    return (folder / SINGLE,)
+
+
+def parameter_count(folder: Path) -> int:
+    """How many numbers the weights of a folder are, by the heads of its files."""
+    total = 0
+    for path in weight_files(folder):
+        opened = _open(path)
+        names = opened.keys()
+        total += sum(math.prod(opened.get_slice(name).get_shape()) for name in names)
+    return total
+
+
 class SafetensorsWeights(Weights):
     """Tensors by name; each access reads one from its file as float32."""
 
@@ -67,6 +86,34 @@ class SafetensorsWeights(Weights):
 
     def __len__(self) -> int:
         return len(self._files)
+
+
+class StateWeights(Weights):
+    """A state dict whose tensors become float32 arrays one at a time.
+
+    Reading one raises `ExportError` if it has values that are not finite.
+    """
+
+    def __init__(self, state: Mapping[str, Tensor]) -> None:
+        self._state = state
+
+    def __getitem__(self, name: str) -> npt.NDArray[np.floating]:
+        tensor = self._state[name].detach()
+        if not tensor.isfinite().all():
+            raise ExportError(
+                f"the checkpoint's {name} has values that are not finite: download it again"
+            )
+        array: npt.NDArray[np.floating] = tensor.float().numpy()
+        return array
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._state
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._state)
+
+    def __len__(self) -> int:
+        return len(self._state)
 
 
 class RenamedWeights(Weights):

@@ -17,7 +17,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
-import edge_mm_export.bundle as bundle_module
+import edge_mm_export.checkpoint as checkpoint_module
 import edge_mm_export.export as export_module
 from edge_mm.cli import main as cli
 from edge_mm.model.checkpoint import load_model
@@ -194,14 +194,14 @@ def test_a_drifted_layer_is_named_and_nothing_is_written(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    build = bundle_module.build_decoder
+    build = checkpoint_module.build_decoder
 
     def wrong(spec: Any, weights: Mapping[str, np.ndarray], **options: str) -> ir.Model:
         name = "model.layers.1.self_attn.o_proj.weight"
         weight = weights[name] / np.abs(weights[name]).max() * np.float32(largest)
         return build(spec, {**weights, name: weight}, **options)
 
-    monkeypatch.setattr(bundle_module, "build_decoder", wrong)
+    monkeypatch.setattr(checkpoint_module, "build_decoder", wrong)
     arguments = [str(checkpoint), "-o", str(tmp_path / "out"), "--verify-data", str(frames)]
     assert cli(["export", *arguments]) == 1
     message = capsys.readouterr().err

@@ -15,7 +15,7 @@ from edge_mm.model.checkpoint import load_model
 from edge_mm.model.config import FusionConfig
 from edge_mm.model.edge_mm import EdgeMM
 from edge_mm.model.runners import TorchDecoder
-from edge_mm_export.bundle import EdgeMMWeights, decoder_spec
+from edge_mm_export.checkpoint import Checkpoint, EdgeMMWeights, decoder_spec
 from edge_mm_export.decoder import build_decoder
 from edge_mm_export.drift import first_drifted
 from edge_mm_export.export import export_checkpoint
@@ -119,7 +119,9 @@ def test_the_first_module_that_drifted_is_found(
     pixel_values = model.config.image.apply(read_samples(frames)[0].frame)
     weight = model.fusion.blocks[1].output.weight
     weight.mul_(-20)
-    found = first_drifted(model, load_bundle(out), "cpu", pixel_values, [1, 5, 200, 6], tmp_path)
+    found = first_drifted(
+        Checkpoint(out, model), load_bundle(out), "cpu", pixel_values, [1, 5, 200, 6], tmp_path
+    )
     weight.div_(-20)
     late = model.config.fusion.kind == "late"
     assert found.startswith("decoder logits " if late else "decoder residual.1 ")

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from edge_mm.model.edge_mm import EdgeMM
 from edge_mm.model.runners import TorchVision
 from edge_mm.model.session import open_checkpoint
-from edge_mm_export.bundle import EdgeMMWeights, decoder_spec
+from edge_mm_export.checkpoint import EdgeMMWeights, decoder_spec
 from edge_mm_export.decoder import build_decoder
 from edge_mm_export.errors import ExportError
 from edge_mm_export.gptq import gptq

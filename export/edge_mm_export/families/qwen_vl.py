@@ -6,11 +6,8 @@ drawn for one size in pixels. Only single pictures: video is not imported.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -143,29 +140,27 @@ class QwenTower(nn.Module):
         return places
 
 
-def rope_positions(
-    ids: Sequence[int], vocab_size: int, rows: int, columns: int
-) -> npt.NDArray[np.int64]:
-    """Time, row and column [3, S] by which each of `ids`, from the first of a context, turns.
-
-    Words count on in all three; a picture of `rows` x `columns` tokens (ids >= vocab_size) stands
-    at one time and takes as much of it as its longer side (arXiv:2409.12191, section 2.1).
-    """
-    positions = np.empty((3, len(ids)), np.int64)
-    now = 0
-    for index, token in enumerate(ids):
-        place = token - vocab_size
-        if place < 0:
-            positions[:, index] = now
-            now += 1
-            continue
-        positions[:, index] = now, now + place // columns, now + place % columns
-        if place == rows * columns - 1:
-            now += max(rows, columns)
-    return positions
-
-
 def _blocks(ends: Tensor, count: int) -> Tensor:
     """bool [count, count]: pairs that lie between the same two of `ends`."""
     window = torch.bucketize(torch.arange(count), ends, right=True)
     return window[:, None] == window[None]
+
+
+def patches(model: Any, pixel_values: Tensor) -> dict[str, Tensor]:
+    """pixel_values [1, 3, H, W] -> patches and their grid, as the family's own class takes them.
+
+    A still picture is both frames of a temporal patch; the patches of a merged token lie side by
+    side (`Qwen2VLImageProcessor`).
+    """
+    config = model.config.vision_config
+    patch, merge, frames = config.patch_size, config.spatial_merge_size, config.temporal_patch_size
+    _, colours, height, width = pixel_values.shape
+    rows, columns = height // patch, width // patch
+    cut = pixel_values.reshape(
+        colours, rows // merge, merge, patch, columns // merge, merge, patch
+    ).permute(1, 4, 2, 5, 0, 3, 6)
+    cut = cut.reshape(rows * columns, colours, 1, patch, patch).expand(-1, -1, frames, -1, -1)
+    return {
+        "pixel_values": cut.reshape(rows * columns, -1),
+        "image_grid_thw": torch.tensor([[1, rows, columns]]),
+    }

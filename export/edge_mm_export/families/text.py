@@ -54,8 +54,7 @@ def decoder_spec(config: Any, *, context: int | None = None) -> DecoderSpec:
     if family not in FAMILIES:
         raise UnsupportedError(
             f"decoder family {family!r} is not one that the graph builder knows "
-            f"({', '.join(FAMILIES)}); families.generic.trace_text_decoder traces "
-            "it with torch.onnx.export"
+            f"({', '.join(FAMILIES)})"
         )
     capacity = context or config.max_position_embeddings
     if capacity > config.max_position_embeddings:

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from transformers import AutoProcessor, LlavaForConditionalGeneration
+from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from edge_mm.model.components import TowerConfig
 from edge_mm.model.config import ProjectorConfig
@@ -27,25 +27,36 @@ def words():
     return extend_tokenizer(trained(byte_level()), 128)
 
 
+LLAVA, VIPLLAVA = "LlavaForConditionalGeneration", "VipLlavaForConditionalGeneration"
+
+
 @pytest.mark.parametrize(
-    ("eye", "family", "layers", "feature_layer"),
+    ("eye", "family", "projector", "feature_layer", "loader"),
     [
-        ("CLIP", "Qwen2", 2, -2),
-        ("CLIP", "Llama, tied", 1, -1),
-        ("SigLIP", None, 2, -1),
+        ("CLIP", "Qwen2", ProjectorConfig(), -2, LLAVA),
+        ("CLIP", "Llama, tied", ProjectorConfig(layers=1), -1, LLAVA),
+        ("SigLIP", None, ProjectorConfig(), -1, LLAVA),
+        ("DINOv2", "Qwen3", ProjectorConfig(), -2, LLAVA),
+        ("SigLIP", "SmolLM 3", ProjectorConfig(), -2, LLAVA),
+        ("CLIP", "Gemma", ProjectorConfig(), -2, LLAVA),
+        ("SigLIP", "Gemma 3", ProjectorConfig(layers=1), -2, LLAVA),
+        ("CLIP", None, ProjectorConfig("linear"), -2, VIPLLAVA),
+        ("DINOv2", "Qwen2", ProjectorConfig("linear"), -1, VIPLLAVA),
     ],
 )
-def test_equal_logits(eye, family, layers, feature_layer, tmp_path: Path, words) -> None:
+def test_equal_logits(eye, family, projector, feature_layer, loader, tmp_path: Path, words) -> None:
     torch.manual_seed(0)
     model = small(
-        tower(eye, feature_layer=feature_layer),
-        family and language_model(family),
-        ProjectorConfig(layers=layers),
+        tower(eye, feature_layer=feature_layer), family and language_model(family), projector
     )
-    save_llava(model, words, tmp_path / "llava")
-    llava, report = LlavaForConditionalGeneration.from_pretrained(
+    with torch.no_grad():
+        for parameter in model.projector.parameters():  # a norm that does something
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    assert save_llava(model, words, tmp_path / "llava") == loader
+    llava, report = AutoModelForImageTextToText.from_pretrained(
         tmp_path / "llava", output_loading_info=True
     )
+    assert type(llava).__name__ == loader
     assert not report["missing_keys"] and not report["unexpected_keys"]
     assert llava.generation_config.eos_token_id == words.token_to_id("<eos>")
     count, rows = model.config.image_tokens, model.config.language.vocab_size
@@ -81,11 +92,12 @@ def test_its_processor_makes_our_prompt_and_picture(tmp_path: Path, words) -> No
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        ((None, None, None), "vision tower is of type edge_mm"),
-        (("DINOv2", None, None), "type dinov2"),
-        (("CLIP", None, ProjectorConfig("linear")), "a linear"),
+        ((None, None, None), "vision tower is our own"),
+        (("DINOv2 with registers", None, None), "type dinov2_with_registers"),
+        (("SigLIP", None, ProjectorConfig("linear")), "has none to drop; take an mlp"),
         (("CLIP", None, ProjectorConfig(layers=3)), "mlp of 3"),
-        (("CLIP", "Qwen3", None), "qwen3"),
+        (("CLIP", None, ProjectorConfig("pixel_shuffle")), "a pixel_shuffle"),
+        (("CLIP", "Gemma 2", None), "no soft cap on logits, as its gemma2"),
     ],
 )
 def test_what_is_no_llava_is_refused(parts, message, tmp_path: Path, words) -> None:

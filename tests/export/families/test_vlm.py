@@ -14,9 +14,9 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from edge_mm_export.errors import ExportError, UnsupportedError
-from edge_mm_export.families.qwen_vl import rope_positions
 from edge_mm_export.families.vlm import FAMILIES, ImportedVLM, load_vlm
 from edge_mm_export.vision import trace_vision
+from edge_mm_runtime.rope import rope_positions
 from edge_mm_runtime.runner import OnnxRunner
 
 from .conftest import TINY, Stepper, randomise
@@ -275,8 +275,8 @@ def test_every_family_is_tested() -> None:
 def test_what_is_not_known_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"no config\.json"):
         load_vlm(tmp_path)
-    AutoConfig.for_model("blip-2").save_pretrained(tmp_path)
-    with pytest.raises(UnsupportedError, match=r"'blip-2'.*torch\.onnx\.export"):
+    AutoConfig.for_model("git").save_pretrained(tmp_path)
+    with pytest.raises(UnsupportedError, match=r"family 'git' reads pictures otherwise"):
         load_vlm(tmp_path)
     AutoConfig.for_model("llava", **CONFIGS["llava-1.5"][1]).save_pretrained(tmp_path)
     with pytest.raises(

@@ -15,6 +15,7 @@ import argparse
 import json
 import statistics
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -75,14 +76,22 @@ def main() -> None:
     table: dict[str, list[dict[str, float]]] = {}
     for seed in range(1, arguments.seeds + 1):  # all rows of a seed first: a stop is no loss
         for name in names:
-            out = arguments.out / f"{name.replace(', ', '-').replace(' ', '-')}-{seed}"
+            out = run_folder(arguments.out, name, seed)
             overrides = [*ROWS[name], *arguments.overrides, f"train.seed={seed}"]
             row = measure(out, overrides, val_data, arguments.pictures)
             table.setdefault(name, []).append(row)
             print(f"{name}, seed {seed}: {row}", flush=True)
+    for name, milliseconds in prefill_ms(arguments.out, names).items():
+        for row in table[name]:
+            row["prefill ms"] = milliseconds
     print(markdown(table))
     if arguments.json:
         arguments.json.write_text(json.dumps(table, indent=1) + "\n")
+
+
+def run_folder(out: Path, name: str, seed: int) -> Path:
+    """Where a row of a seed is trained."""
+    return out / f"{name.replace(', ', '-').replace(' ', '-')}-{seed}"
 
 
 def measure(out: Path, overrides: list[str], data: Path, pictures: int) -> dict[str, float]:
@@ -100,7 +109,6 @@ def measure(out: Path, overrides: list[str], data: Path, pictures: int) -> dict[
     }
     model = load_model(checkpoint)
     row["tokens"] = model.config.image_tokens
-    row["prefill ms"] = prefill_ms(checkpoint)
     row["trained, M"] = (
         sum(p.numel() for n, p in model.named_parameters() if "backbone" not in n) / 1e6
     )
@@ -108,17 +116,25 @@ def measure(out: Path, overrides: list[str], data: Path, pictures: int) -> dict[
     return row
 
 
-def prefill_ms(checkpoint: Path, repeats: int = 15) -> float:
-    """Median of a first question about a new picture, vision included, torch fp32."""
+def prefill_ms(out: Path, names: list[str], repeats: int = 15) -> dict[str, float]:
+    """Median of a first question about a new picture, vision included, torch fp32.
+
+    All rows in turn, so that a machine whose speed drifts is fair to each.
+    """
     rng = np.random.default_rng(0)
-    with open_checkpoint(checkpoint) as session:
-        times = []
+    times: dict[str, list[float]] = {name: [] for name in names}
+    with ExitStack() as stack:
+        sessions = {
+            name: stack.enter_context(open_checkpoint(run_folder(out, name, 1) / "checkpoint"))
+            for name in names
+        }
         for _ in range(repeats):
             frame = rng.integers(0, 256, (240, 240, 3), np.uint8)
-            start = time.perf_counter()
-            session.ask(frame, "find the red cup", max_new_tokens=1)
-            times.append(1e3 * (time.perf_counter() - start))
-    return statistics.median(times)
+            for name, session in sessions.items():
+                start = time.perf_counter()
+                session.ask(frame, "find the red cup", max_new_tokens=1)
+                times[name].append(1e3 * (time.perf_counter() - start))
+    return {name: statistics.median(values) for name, values in times.items()}
 
 
 def markdown(table: dict[str, list[dict[str, float]]]) -> str:

@@ -316,7 +316,7 @@ def here_table(own: Model) -> str:
             ("ViT-B/16, 224 x 224", "ONNX Runtime, fp32", 231, _vit_s("fp32")),
             ("", "ONNX Runtime, int8", 79, _vit_s("int8")),
             ("", "OpenVINO, int8", 63, _vit_s("int8")),
-            ("nano, frame to answer", "`bench/latency.py`", 38, found.vision + found.prefill),
+            ("nano, frame to answer", "`bench/latency.py`", 28, found.vision + found.prefill),
             ("nano, second question", "`bench/latency.py`", 3.0, found.question),
         )
     ]

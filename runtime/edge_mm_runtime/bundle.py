@@ -8,7 +8,6 @@ is refused.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
@@ -16,6 +15,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from edge_mm_runtime.errors import BundleError
+from edge_mm_runtime.hashes import files_sha256, hash_line
 from edge_mm_runtime.image import ImageTransform
 from edge_mm_runtime.prompt import Prompt
 
@@ -214,14 +214,14 @@ def write_manifest(folder: Path, manifest: BundleManifest) -> BundleManifest:
     Returns the manifest as written.
     """
     entries = tuple(
-        FileEntry(path.relative_to(folder).as_posix(), path.stat().st_size, _sha256(path))
+        FileEntry(path.relative_to(folder).as_posix(), path.stat().st_size, files_sha256(path))
         for path in sorted(folder.rglob("*"))
         if path.is_file()
         and path.relative_to(folder).parts[0] not in (MANIFEST, MANIFEST_HASH, BUILT_ON_DEVICE)
     )
     manifest = msgspec.structs.replace(manifest, files=entries)
     text = msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
-    for name, data in ((MANIFEST, text), (MANIFEST_HASH, _hash_line(text))):
+    for name, data in ((MANIFEST, text), (MANIFEST_HASH, hash_line(text, MANIFEST))):
         temporary = folder / f".{name}.tmp"
         try:
             temporary.write_bytes(data)
@@ -260,15 +260,10 @@ def _check_hash(path: Path, data: bytes) -> None:
             f"{path.parent}: {MANIFEST_HASH} is missing: copy the whole bundle, or export it again "
             "if an older edge-mm wrote it"
         )
-    if written.read_bytes() != _hash_line(data):
+    if written.read_bytes() != hash_line(data, MANIFEST):
         raise BundleError(
             f"{path} has not the hash in {MANIFEST_HASH}: copy or export the bundle again"
         )
-
-
-def _hash_line(manifest: bytes) -> bytes:
-    """What `sha256sum bundle.json` prints."""
-    return f"{hashlib.sha256(manifest).hexdigest()}  {MANIFEST}\n".encode()
 
 
 def _check_file(folder: Path, entry: FileEntry, verify: str) -> None:
@@ -281,17 +276,9 @@ def _check_file(folder: Path, entry: FileEntry, verify: str) -> None:
         raise BundleError(f"{folder}: {entry.path} is missing: copy or export the bundle again")
     try:
         size = path.stat().st_size
-        wrong = size != entry.bytes or (verify == "hash" and _sha256(path) != entry.sha256)
+        wrong = size != entry.bytes or (verify == "hash" and files_sha256(path) != entry.sha256)
     except OSError as error:
         raise BundleError(f"cannot read {path}: {error.strerror}") from None
     if wrong:
         what = f"{size} bytes instead of {entry.bytes}" if size != entry.bytes else "a wrong hash"
         raise BundleError(f"{path} has {what}: copy or export the bundle again")
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal
 
 from edge_mm_runtime.bundle import Bundle
 from edge_mm_runtime.decoder import open_decoder
+from edge_mm_runtime.devices import Device
 from edge_mm_runtime.errors import BundleError
 from edge_mm_runtime.runner import OnnxRunner, Runner
-
-Device = Literal["cpu", "cuda", "tensorrt"]
-
-DEVICES: tuple[Device, ...] = get_args(Device)
 
 
 def default_target(bundle: Bundle, device: Device = "cpu") -> str:

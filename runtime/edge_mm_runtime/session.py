@@ -13,12 +13,13 @@ from edge_mm_runtime.answer import Answer, Mode
 from edge_mm_runtime.bundle import DEFAULT, Bundle, load_bundle
 from edge_mm_runtime.codecs import open_codec
 from edge_mm_runtime.decoder import Decoder
+from edge_mm_runtime.devices import DEVICES, Device
 from edge_mm_runtime.errors import UsageError
 from edge_mm_runtime.evidence import Replay, Witness, visual_evidence
 from edge_mm_runtime.extras import require
 from edge_mm_runtime.generate import Constraint, Generation, Guide, generate_partly
 from edge_mm_runtime.grammar import Grammars
-from edge_mm_runtime.graphs import DEVICES, Device, check_graphs
+from edge_mm_runtime.graphs import check_graphs
 from edge_mm_runtime.graphs import default_target as default_target
 from edge_mm_runtime.graphs import open_graph as open_graph
 from edge_mm_runtime.guide import GroundingGuide, Regions

@@ -13,10 +13,11 @@ import pytest
 
 from edge_mm_runtime import Session
 from edge_mm_runtime.bundle import Bundle, load_bundle
+from edge_mm_runtime.devices import Device
 from edge_mm_runtime.engines import locate
 from edge_mm_runtime.engines.errors import EngineError
 from edge_mm_runtime.errors import BundleError, UsageError
-from edge_mm_runtime.graphs import Device, default_target, open_graph
+from edge_mm_runtime.graphs import default_target, open_graph
 
 FRAME = np.zeros((32, 32, 3), np.uint8)
 

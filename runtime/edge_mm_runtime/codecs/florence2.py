@@ -49,12 +49,11 @@ def parse(text: str, width: int, height: int) -> Parsed:
 
 def grammar(kind: Kind, spelling: Spelling) -> str:
     """One mention or more, or `none`."""
-    location = spelling.any_of(LOCATIONS, r"<loc_([1-9][0-9]{0,2}|0)>")
+    location = spelling.rule("loc", LOCATIONS, r"<loc_([1-9][0-9]{0,2}|0)>")
     return f"""
 start: mention+ | "{NONE}"
 mention: LABEL (loc loc loc loc)+
-loc: {"LOCATION" if location.startswith("/") else location}
-{f"LOCATION: {location}" if location.startswith("/") else ""}
+{location}
 LABEL: /{LABEL}/
 """
 

@@ -57,15 +57,14 @@ def parse(text: str, width: int, height: int) -> Parsed:
 
 def grammar(kind: Kind, spelling: Spelling) -> str:
     """One mention or more, or `none`."""
-    patch = spelling.any_of(LOCATIONS, r"<patch_index_(0[0-9]{3}|10[01][0-9]|102[0-3])>")
+    patch = spelling.rule("patch", LOCATIONS, r"<patch_index_(0[0-9]{3}|10[01][0-9]|102[0-3])>")
     tag = spelling.tag
     return f"""
 start: mention+ | "{NONE}"
 mention: {tag("<phrase>")} NAME {tag("</phrase>")} object
 object: {tag("<object>")} pair ({tag(DELIMITER)} pair)* {tag("</object>")}
 pair: patch patch
-patch: {"PATCH" if patch.startswith("/") else patch}
-{f"PATCH: {patch}" if patch.startswith("/") else ""}
+{patch}
 NAME: / ?{LABEL}/
 """
 

@@ -24,8 +24,8 @@ class Spelling(NamedTuple):
         """A tag: its token, or its letters."""
         return f"<[{self.special[text]}]>" if text in self.special else json.dumps(text)
 
-    def any_of(self, tokens: Sequence[str], pattern: str) -> str:
-        """One of these tokens, or, where they are not special, text of the pattern."""
+    def rule(self, name: str, tokens: Sequence[str], pattern: str) -> str:
+        """A rule for one of these tokens, or, where they are not special, text of the pattern."""
         if any(token not in self.special for token in tokens):
-            return f"/{pattern}/"
-        return f"<[{','.join(str(self.special[token]) for token in tokens)}]>"
+            return f"{name}: {name.upper()}\n{name.upper()}: /{pattern}/"
+        return f"{name}: <[{','.join(str(self.special[token]) for token in tokens)}]>"

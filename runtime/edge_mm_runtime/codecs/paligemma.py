@@ -49,13 +49,12 @@ def parse(text: str, width: int, height: int) -> Parsed:
 
 def grammar(kind: Kind, spelling: Spelling) -> str:
     """Boxes with names; nothing; or `none`."""
-    location = spelling.any_of(LOCATIONS, r"<loc(0[0-9]{3}|10[01][0-9]|102[0-3])>")
+    location = spelling.rule("loc", LOCATIONS, r"<loc(0[0-9]{3}|10[01][0-9]|102[0-3])>")
     # A name and the separator are one word: a lexer cannot take back the space that it gave a name.
     return f"""
 start: "" | (place MORE)* place LAST | "{NONE}"
 place: loc loc loc loc
-loc: {"LOCATION" if location.startswith("/") else location}
-{f"LOCATION: {location}" if location.startswith("/") else ""}
+{location}
 MORE: / ?{LABEL} ?; ?/
 LAST: / ?{LABEL}/
 """

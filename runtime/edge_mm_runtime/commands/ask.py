@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from edge_mm_runtime.answer import MODES, Answer
+from edge_mm_runtime.commands.options import add_session_options
 
 
 def main(argv: list[str]) -> int:
@@ -54,9 +55,8 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("image", type=Path, metavar="IMAGE", help="picture file")
     parser.add_argument("text", metavar="TEXT", help="what to find, point at, tell or do")
-    parser.add_argument("--bundle", default="default", help="bundle folder (default: the shipped)")
+    add_session_options(parser)
     parser.add_argument("--mode", choices=MODES, default="auto", help="kind of answer (auto)")
-    parser.add_argument("--device", choices=("cpu", "cuda", "tensorrt"), default="cpu")
     parser.add_argument(
         "--evidence",
         action="store_true",
@@ -64,5 +64,4 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--save", type=Path, metavar="P", help="write the picture with the answer")
-    parser.add_argument("--threads", type=int, help="threads (default: all cores)")
     return parser.parse_args(argv)

@@ -10,6 +10,7 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edge_mm_runtime.commands.options import add_session_options
 from edge_mm_runtime.errors import UsageError
 
 if TYPE_CHECKING:
@@ -139,9 +140,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         description="Measure the parts of an answer on this machine: picture, vision, prefill, "
         "decode, whole answers; with --source also from the camera to the answer.",
     )
-    parser.add_argument("--bundle", default="default", help="bundle folder (default: the shipped)")
-    parser.add_argument("--device", choices=("cpu", "cuda", "tensorrt"), default="cpu")
-    parser.add_argument("--threads", type=int, help="threads (default: all cores)")
+    add_session_options(parser)
     parser.add_argument("--text", default="find the red cup", help="the first question")
     parser.add_argument(
         "--picture", type=Path, help="ask about this one (default: the bundle's references)"

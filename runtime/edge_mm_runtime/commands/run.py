@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from edge_mm_runtime.answer import MODES, Answer
+from edge_mm_runtime.commands.options import add_session_options
 from edge_mm_runtime.errors import UsageError
 
 if TYPE_CHECKING:
@@ -206,9 +207,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         help="camera index or /dev/video0, csi://0, GStreamer pipeline, URL, video file, folder, "
         "'pattern*.jpg'",
     )
-    parser.add_argument("--bundle", default="default", help="bundle folder (default: the shipped)")
-    parser.add_argument("--device", choices=("cpu", "cuda", "tensorrt"), default="cpu")
-    parser.add_argument("--threads", type=int, help="threads (default: all cores)")
+    add_session_options(parser)
     parser.add_argument("--mode", choices=MODES, default="auto", help="kind of answer (auto)")
     parser.add_argument(
         "--answer-every",

@@ -19,6 +19,7 @@ from edge_mm_runtime.bundle import BUILT_ON_DEVICE, Bundle, GraphSet
 from edge_mm_runtime.engines.errors import EngineError
 from edge_mm_runtime.engines.library import Flavour
 from edge_mm_runtime.engines.profiles import Profile
+from edge_mm_runtime.hashes import files_sha256, hash_line
 
 SCHEMA = 1
 ENGINE_MANIFEST = "engine.json"
@@ -92,7 +93,7 @@ def engine_folder(bundle: Bundle, graphs: GraphSet, machine: Machine) -> Path:
 def manifest_files(manifest: EngineManifest) -> dict[str, bytes]:
     """What the builder writes beside the plans: engine.json and its hash, by file name."""
     text = msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
-    return {ENGINE_MANIFEST: text, ENGINE_MANIFEST_HASH: _hash_line(text)}
+    return {ENGINE_MANIFEST: text, ENGINE_MANIFEST_HASH: hash_line(text, ENGINE_MANIFEST)}
 
 
 def load_engine_manifest(folder: Path) -> EngineManifest:
@@ -171,13 +172,8 @@ def _check_hash(path: Path, data: bytes, again: str) -> None:
     written = path.with_name(ENGINE_MANIFEST_HASH)
     if not written.is_file():
         raise EngineError(f"{path.parent}: {ENGINE_MANIFEST_HASH} is missing: {again}")
-    if written.read_bytes() != _hash_line(data):
+    if written.read_bytes() != hash_line(data, ENGINE_MANIFEST):
         raise EngineError(f"{path} has not the hash in {ENGINE_MANIFEST_HASH}: {again}")
-
-
-def _hash_line(data: bytes) -> bytes:
-    """What `sha256sum engine.json` prints."""
-    return f"{hashlib.sha256(data).hexdigest()}  {ENGINE_MANIFEST}\n".encode()
 
 
 def _check_plan(folder: Path, plan: Plan, verify: str, again: str) -> None:
@@ -188,17 +184,9 @@ def _check_plan(folder: Path, plan: Plan, verify: str, again: str) -> None:
         size = path.stat().st_size
         if size != plan.bytes:
             raise EngineError(f"{path} has {size} bytes instead of {plan.bytes}: {again}")
-        if verify == "hash" and _sha256(path) != plan.sha256:
+        if verify == "hash" and files_sha256(path) != plan.sha256:
             raise EngineError(f"{path} has a wrong hash: {again}")
     except FileNotFoundError:
         raise EngineError(f"{path} is missing: {again}") from None
     except OSError as error:
         raise EngineError(f"cannot read {path}: {error.strerror}") from None
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from edge_mm_runtime.watch import Look
 
 
-def main(source: str = "0", text: str = "find the red cup", frames: str = "") -> None:
-    """Watch until the source ends, Ctrl-C, or so many `frames`."""
+def main(source: str = "0", text: str = "find the red cup", looks: str = "") -> None:
+    """Watch until the source ends, Ctrl-C, or so many looks."""
     with Session("default") as session, open_source(source) as camera:
-        looks = watch(camera, text, session)
-        for look in islice(looks, int(frames) if frames else None):
+        watching = watch(camera, text, session)
+        for look in islice(watching, int(looks) if looks else None):
             print(f"frame {look.grab.frame_id}: {told(look)}")
         print(camera.stats())
 

@@ -16,9 +16,10 @@ CODECS = {".avi": "MJPG", ".mp4": "mp4v", ".mkv": "mp4v", ".mov": "mp4v"}
 class Film:
     """A video file of pictures; all take the size of the first one.
 
-    It plays as fast as what was filmed: a picture stays until the time of the next one. It is
-    written under another name and takes its own when it is whole; without a picture there is no
-    file. UsageError for a name that no video can be written to.
+    It plays as fast as what was filmed: a picture stays until the time of the next one, and a later
+    one of the same time takes its place. It is written under another name and takes its own when
+    it is whole; without a picture there is no file. UsageError for a name that no video can be
+    written to.
     """
 
     def __init__(self, path: Path, frames_per_s: float) -> None:
@@ -29,7 +30,7 @@ class Film:
         self._frames_per_s = frames_per_s
         self._writer: Any = None
         self._size = (0, 0)
-        self._last: Frame | None = None
+        self._last: Frame | None = None  # its time is not over yet
         self._started_s = 0.0
         self._written = 0
 
@@ -37,7 +38,8 @@ class Film:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._writer is not None:
+        if self._last is not None:
+            self._append(self._last)
             self._writer.release()
             self._partial.replace(self.path)
 
@@ -56,13 +58,14 @@ class Film:
             self._writer = writer
         if (picture.shape[1], picture.shape[0]) != self._size:
             picture = cv2.resize(picture, self._size)
-        if time_s is not None:
-            if self._last is None:
-                self._started_s = time_s
-            due = round((time_s - self._started_s) * self._frames_per_s)
-            while self._last is not None and self._written < due:
+        if self._last is not None:
+            due = self._written + 1
+            if time_s is not None:
+                due = round((time_s - self._started_s) * self._frames_per_s)
+            while self._written < due:
                 self._append(self._last)
-        self._append(picture)
+        elif time_s is not None:
+            self._started_s = time_s
         self._last = picture
 
     def _append(self, picture: Frame) -> None:

@@ -21,6 +21,7 @@ IOU_SHARE = 0.7  # of the likeness of two boxes; the rest is their appearance
 GATE = (
     0.65  # a pair that costs more is no pair: IoU 0.5 with nothing else, or 0.1 and the same look
 )
+SAME_LOOK = 0.6  # correlation of appearances from which on two boxes may show one thing
 HUES, SATURATIONS, VALUES = 12, 4, 4
 GREY_SATURATION = 48  # of 255; below, the hue is noise
 
@@ -117,6 +118,19 @@ def same_label(a: str, b: str) -> bool:
     return a.strip().casefold() == b.strip().casefold()
 
 
+def may_be(a: str, b: str, look: float) -> bool:
+    """Whether two labels may name one thing, by how much alike the two boxes look.
+
+    The same label may; so may another one of the same kind, its last word, if it looks the same:
+    a model that says "red cup" and then "brown cup" of one thing is not sure of its colour.
+    """
+    return same_label(a, b) or (look >= SAME_LOOK and _kind(a) == _kind(b))
+
+
+def _kind(label: str) -> list[str]:
+    return label.casefold().split()[-1:]
+
+
 def match(
     boxes: tuple[Floats, Floats],
     appearances: tuple[Sequence[npt.NDArray[np.float32]], Sequence[npt.NDArray[np.float32]]],
@@ -126,7 +140,7 @@ def match(
     """Pairs of two sets of boxes [n, 4] and [m, 4] in the same frame that show the same thing.
 
     The cost of a pair is 1 - (0.7 IoU + 0.3 correlation of the appearances). It is forbidden where
-    the labels differ or it costs more than `gate`.
+    the labels cannot name one thing (see `may_be`) or it costs more than `gate`.
     """
     costs = np.full((len(boxes[0]), len(boxes[1])), np.inf)
     for row, box in enumerate(boxes[0]):
@@ -136,6 +150,6 @@ def match(
         for column, overlap in enumerate(overlaps):
             look = max(0.0, alike(appearances[0][row], appearances[1][column]))
             cost = 1 - (IOU_SHARE * overlap + (1 - IOU_SHARE) * look)
-            if cost <= gate and same_label(labels[0][row], labels[1][column]):
+            if cost <= gate and may_be(labels[0][row], labels[1][column], look):
                 costs[row, column] = cost
     return assign(costs)

@@ -15,14 +15,14 @@ An answer's boxes are carried through the frames since (follow.py) and matched w
                an uncertain one, and in any case as many as ever found it: what a single answer
                made up is gone with the next one
 
-An id is never given twice.
+A lost track is remembered for some seconds: an answer that finds the thing again gives it back its
+id (track.py). No two things have the same id in a frame, and a new thing's id is a new one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -41,42 +41,24 @@ from edge_mm_runtime.follow import (
     shrink,
 )
 from edge_mm_runtime.image import Frame, check_frame
-from edge_mm_runtime.matching import alike, match, same_label
-
-State = Literal["tracked", "uncertain", "lost"]
+from edge_mm_runtime.matching import SAME_LOOK, alike, match, may_be, same_label
+from edge_mm_runtime.track import Memory, State, Track
 
 # Answers in a row that do not find a track, and it is lost; no more than ever found it
 MISSES: dict[State, int] = {"tracked": 3, "uncertain": 2}
 BUFFER = 64  # frames kept for the answer that is being made; then every second one is, 5 MB
 MAX_STEPS = 12  # in which an answer's boxes are carried to now, so that the camera is kept up with
 MIN_GAIN = 0.5  # weight of the model's box against the tracked one, once many answers agree
-SAME_LOOK = 0.6  # correlation at which an uncertain track is known again wherever it is found
 TWIN_IOU = 0.8  # two objects of one answer with the same label are one
 POINT_SIDE = 0.12  # of the frame's shorter side: the box that is carried for a bare point
-
-
-@dataclass
-class Track:
-    """One object through time.
-
-    item    as an answer last found it; its places are those of that frame
-    age     frames since it began
-    found   answers that found it; missed: answers since that did not
-    """
-
-    id: int
-    item: GroundedObject
-    held: Held
-    state: State = "tracked"
-    age: int = 0
-    found: int = 1
-    missed: int = 0
+FRAME_S = 1 / 30  # between two frames that have no time
 
 
 class Grounded(NamedTuple):
     """What became of an answer.
 
-    ids       the track of each of its objects; None: it could not be carried to now
+    ids       the track of each of its objects, a new one or one that was known or is remembered;
+              None: it could not be carried to now
     lost      ids of tracks that are lost since it did not find them either
     unplaced  an object is in no track, and did not leave the frame: nobody knows where it is
     """
@@ -91,18 +73,23 @@ class Tracker:
 
     def __init__(self) -> None:
         self.tracks: list[Track] = []  # not lost, in the order of their ids
+        self.memory = Memory()
         self._next_id = 1
+        self._now_s = 0.0
         self._size = (0, 0)
         self._now: Small | None = None
         self._marked: Small | None = None
         self._since: list[Small] = []  # the frames after the marked one, without colours
 
-    def see(self, frame: Frame) -> tuple[int, ...]:
+    def see(self, frame: Frame, time_s: float | None = None) -> tuple[int, ...]:
         """Carry every track into the next frame of the stream; ids that were lost in it.
 
+        time_s  of the frame, on any clock; None: FRAME_S after the one before
         Raises ImageError for what is no frame.
         """
         check_frame(frame)
+        self._now_s = self._now_s + FRAME_S if time_s is None else time_s
+        self.memory.forget(self._now_s)
         before, self._now = self._now, shrink(frame)
         size = (frame.shape[1], frame.shape[0])
         if before is not None and size != self._size:  # another picture: nothing can be carried
@@ -149,11 +136,10 @@ class Tracker:
         for index, track in self._matches(named, items, fates):
             self._found(track, named[index], items[index], fates[index])
             ids[index] = track.id
-        for index, item in enumerate(named):
-            if ids[index] is None and fates[index] == "followed":
-                self.tracks.append(Track(self._next_id, item, items[index]))
-                ids[index] = self._next_id
-                self._next_id += 1
+        new = [k for k, fate in enumerate(fates) if ids[k] is None and fate == "followed"]
+        begun = self._begin([(named[k], items[k]) for k in new])
+        for index, track_id in zip(new, begun, strict=True):
+            ids[index] = track_id
         self._forget()
         lost = self._miss(known - {found for found in ids if found is not None}) if whole else ()
         unplaced = any(
@@ -205,13 +191,15 @@ class Tracker:
         moving = [track for track in self.tracks if track.state == "tracked"]
         for track in self.tracks:
             if track.state == "uncertain" and find_again(track.held, after):
-                track.state = "tracked"
+                track.state, track.seen_s = "tracked", self._now_s
         left = []
         fates = follow([track.held for track in moving], before, after)
         for track, fate in zip(moving, fates, strict=True):
-            if fate == "failed":
+            if fate == "followed":
+                track.seen_s = self._now_s
+            elif fate == "failed":
                 track.state = "uncertain"
-            elif fate == "left":
+            else:
                 left.append(track.id)
         return self._lose(left)
 
@@ -253,15 +241,30 @@ class Tracker:
         for index, item in enumerate(objects):
             if index in [pair[0] for pair in found]:
                 continue
+            looks = [alike(items[index].looks, track.held.looks) for track in free]
             looks = [
-                alike(items[index].looks, track.held.looks)
-                if same_label(item.label, track.item.label)
-                else -1.0
-                for track in free
+                look if may_be(item.label, track.item.label, look) else -1.0
+                for look, track in zip(looks, free, strict=True)
             ]
             if looks and max(looks) >= SAME_LOOK:
                 found.append((index, free.pop(int(np.argmax(looks)))))
         return found
+
+    def _begin(self, objects: list[tuple[GroundedObject, Held]]) -> list[int]:
+        """Begin a track for each of these objects; a thing that was lost has its id again."""
+        recalled = self.memory.recall(objects, self._extent(), self._now_s)
+        ids = []
+        for index, (item, held) in enumerate(objects):
+            ids.append(recalled.get(index, self._next_id))
+            self._next_id += index not in recalled
+            self.tracks.append(Track(ids[-1], item, held, seen_s=self._now_s))
+        self.tracks.sort(key=lambda track: track.id)
+        return ids
+
+    def _extent(self) -> Floats:
+        """Width and height of the small frame."""
+        assert self._now is not None
+        return np.array(self._now.grey.shape[1::-1], np.float64)
 
     def _found(self, track: Track, item: GroundedObject, carried: Held, fate: Fate) -> None:
         """An answer found this track again."""
@@ -274,7 +277,7 @@ class Tracker:
             gain = max(1 / track.found, MIN_GAIN)
             carried.box = track.held.box + gain * (carried.box - track.held.box)
             choose(carried, self._now)
-        track.held, track.state = carried, "tracked"
+        track.held, track.state, track.seen_s = carried, "tracked", self._now_s
 
     def _forget(self) -> None:
         self._marked, self._since = None, []
@@ -293,6 +296,7 @@ class Tracker:
         for track in self.tracks:
             if track.id in ids:
                 track.state = "lost"
+                self.memory.keep(track, self._extent(), self._now_s)
         self.tracks = [track for track in self.tracks if track.state != "lost"]
         return tuple(ids)
 

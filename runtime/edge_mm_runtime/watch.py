@@ -4,12 +4,14 @@ with open_source("0") as source, Session() as session:
     for look in watch(source, "find the red cup", session):
         ...  # look.answer.objects are where they are in look.grab.frame
 
-A look is given for every frame from the first answer on. Its boxes are of this frame, but what the
-model said is older: `look.answer.age_s` counts from the frame that it was really asked about, whose
-id and time are `answer.frame_id` and `answer.timestamp_s`.
+A look is given for every frame from the first answer on, and at once for every answer: one that
+comes between two frames of a live source gives a second look at the frame before. The boxes of a
+look are of its frame, but what the model said is older: `look.answer.age_s` counts from the frame
+that it was really asked about, whose id and time are `answer.frame_id` and `answer.timestamp_s`.
 
 What a robot may conclude from `look.answer`:
-    found True    `objects` were followed into this frame; each has a `track_id` that stays
+    found True    `objects` were followed into this frame; each has a `track_id` that stays, also
+                  when it comes back from out of view soon (track.py)
     found None    with no objects: words, or "lost from sight": what was found could not be followed
                   into this frame, and the next answer will tell
     found False   the model says that it is not in view, or all that it found is lost
@@ -19,12 +21,14 @@ object of a step that is not among them is where it was last known to be.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from typing import TYPE_CHECKING
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -38,15 +42,22 @@ if TYPE_CHECKING:
 
 ABSENT, UNCERTAIN = "not in view", "lost from sight"
 LAST_ANSWER_S = 10.0  # how long a stream that has ended waits for the answer being made
+LAST_FRAME_S = 1.0  # how long one that is left waits for the frame being read
+# Of the time between two frames: the age up to which a frame is worth a question. An older one is
+# not asked about, the next is nearly there. Half is where the answers at hand are newest on the
+# whole: with more they come late, with less there are fewer of them.
+WORTH_ASKING = 0.5
 
 
 class Look(msgspec.Struct, frozen=True):
     """One frame, and what is known about it.
 
+    grab       the same as in the look before where an answer came between two frames
     answer     boxes as tracked to this frame, with `track_id`; `age_s` since the frame that was
                asked about (see the top of this file)
     fresh      a new answer of the model arrived with this look
-    lost       ids of the tracks that were declared lost since the last look
+    lost       ids of the tracks that were declared lost since the last look. One of them may come
+               back: what is found again within track.REMEMBERED_S has the id that it had
     uncertain  ids of the tracks that could not be followed into this frame and are not in
                `answer.objects`
     """
@@ -71,27 +82,28 @@ class Watcher:
 
     def see(self, grab: Grab) -> None:
         """Take the next frame; every one that the source gives, in order."""
-        self._lost += self.tracker.see(grab.frame)
+        self._lost += self.tracker.see(grab.frame, grab.timestamp_s)
 
     def mark(self) -> None:
         """The model is asked about the frame that was seen last."""
         self.tracker.mark()
 
-    def answered(self, answer: Answer) -> None:
-        """Take the answer about the marked frame.
+    def answered(self, answer: Answer) -> bool:
+        """Take the answer about the marked frame; whether it was taken.
 
         The last one stays where this one says nothing: it was cut short before it named anything,
         or its places are of a frame of another size.
         """
         whole = answer.finish_reason == "stop"
         if not whole and not answer.objects and self._answer is not None:
-            return
+            return False
         if answer.objects and not self.tracker.marked:
-            return
+            return False
         grounded = self.tracker.ground(answer.objects, whole=whole)
         self._lost += grounded.lost
         self._answer, self._fresh, self._unplaced = answer, True, grounded.unplaced
         self._steps, self._step_ids = answer.steps, grounded.ids[: len(answer.steps)]
+        return True
 
     def look(self, grab: Grab, now_s: float | None) -> Look | None:
         """The look at the frame seen last; None before the first answer.
@@ -157,13 +169,14 @@ def watch(
     """Ask the same question of a stream as it goes on; a look for every frame that it gives.
 
     source          a live one: the model answers in a thread of its own, one question at a time,
-                    always about the newest frame. Any other: every frame in order, and the answer
-                    is waited for, so that the same file gives the same looks
+                    always about the newest frame, and each answer gives a look as soon as it is
+                    there. Any other: every frame in order, and the answer is waited for, so that
+                    the same file gives the same looks
     answer_every_s  seconds of the stream between two questions; 0: as often as the model can, of a
                     file every frame. Pictures have no time: each of them is asked about
     timeout_s       of each answer (see Session.ask)
     Ends when the source does, after the answer that was being made (LAST_ANSWER_S at most, or
-    timeout_s); closing the generator cancels it. What goes wrong in the thread is raised here.
+    timeout_s); closing the generator cancels it. What goes wrong in a thread is raised here.
     """
     if answer_every_s < 0:
         raise UsageError(f"answer_every_s is {answer_every_s}: give 0 or more seconds")
@@ -210,9 +223,12 @@ def _watch_file(
 def _watch_live(
     source: Source, text: str, session: Session, mode: Mode, clock: Clock, timeout_s: float | None
 ) -> Iterator[Look]:
-    watcher = Watcher()
+    """Wait for a frame and for an answer, whichever comes first; only this thread tracks."""
+    watcher, pace = Watcher(), Pace()
     cancel = threading.Event()
+    reader = Reader(source)
     worker = ThreadPoolExecutor(1, "edge_mm watch")
+    coming: Future[Grab | None] | None = None
     asked: Future[Answer] | None = None
     grab: Grab | None = None
 
@@ -228,25 +244,96 @@ def _watch_live(
         )
 
     try:
-        for grab in source:
-            watcher.see(grab)
+        while True:
+            coming = coming or reader.read()
+            awaited: list[Future[Any]] = [coming] if asked is None else [coming, asked]
+            wait(awaited, return_when=FIRST_COMPLETED)
+            now_s, news = time.monotonic(), coming.done()
+            if news:
+                came, coming = coming.result(), None
+                if came is None:
+                    break
+                grab = came
+                watcher.see(grab)
+                pace.came(now_s)
+            assert grab is not None, "nothing is asked before the first frame"
             if asked is not None and asked.done():
-                watcher.answered(asked.result())
+                news = watcher.answered(asked.result()) or news
                 asked = None
-            if asked is None and clock.due(grab):
+            if asked is None and pace.worth_asking(now_s) and clock.due(grab):
                 watcher.mark()
+                pace.asked()
                 asked = worker.submit(ask, grab)
-            look = watcher.look(grab, time.monotonic())
+            look = watcher.look(grab, time.monotonic()) if news else None
             if look is not None:
                 yield look
         if asked is not None and grab is not None:
             try:
-                watcher.answered(asked.result(timeout_s or LAST_ANSWER_S))
+                news = watcher.answered(asked.result(timeout_s or LAST_ANSWER_S))
             except FutureTimeoutError:
                 return
-            look = watcher.look(grab, time.monotonic())
+            look = watcher.look(grab, time.monotonic()) if news else None
             if look is not None:
                 yield look
     finally:
         cancel.set()
         worker.shutdown(wait=True, cancel_futures=True)
+        reader.close()
+
+
+class Pace:
+    """Which frames a free model is asked about: each once at most, and none that is nearly over."""
+
+    def __init__(self) -> None:
+        self._came_s: float | None = None  # the newest frame, if it was not asked about
+        self._before_s: float | None = None
+        self._between_s = math.inf  # the newest frame and the one before it
+
+    def came(self, now_s: float) -> None:
+        """A frame came."""
+        if self._before_s is not None:
+            self._between_s = now_s - self._before_s
+        self._came_s = self._before_s = now_s
+
+    def worth_asking(self, now_s: float) -> bool:
+        """Whether to ask about the newest frame now; if not, about the next one."""
+        if self._came_s is None:
+            return False
+        return now_s - self._came_s <= WORTH_ASKING * self._between_s
+
+    def asked(self) -> None:
+        """The newest frame is being asked about."""
+        self._came_s = None
+
+
+class Reader:
+    """Reads a source in a thread of its own, a frame when one is asked for.
+
+    Nothing is read ahead: what is given is the newest when it is asked for or comes later.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._wanted: SimpleQueue[Future[Grab | None] | None] = SimpleQueue()
+        # A daemon, as a camera's own: a program can end while no frame comes.
+        self._thread = threading.Thread(
+            target=self._run, args=(iter(source),), name="edge_mm frames", daemon=True
+        )
+        self._thread.start()
+
+    def read(self) -> Future[Grab | None]:
+        """Ask for a frame: None after the last one, or what the source raises."""
+        wanted: Future[Grab | None] = Future()
+        self._wanted.put(wanted)
+        return wanted
+
+    def close(self) -> None:
+        """End the thread; while no frame comes, it ends with the source."""
+        self._wanted.put(None)
+        self._thread.join(LAST_FRAME_S)
+
+    def _run(self, frames: Iterator[Grab]) -> None:
+        while (wanted := self._wanted.get()) is not None:
+            try:
+                wanted.set_result(next(frames, None))
+            except BaseException as error:  # raised where the frame is waited for
+                wanted.set_exception(error)

@@ -123,4 +123,7 @@ def test_another_label_or_a_far_place_is_no_match() -> None:
     here = np.array([[0.0, 0, 10, 10]])
     assert match((here, here), (looks(0), looks(0)), (["cup"], ["bowl"])) == []
     assert match((here, here + 50), (looks(0), looks(0)), (["cup"], ["cup"])) == []
+    # Another adjective of what looks the same is no other thing; of what does not, it is.
+    assert match((here, here), (looks(0), looks(0)), (["red cup"], ["brown Cup"])) == [(0, 0)]
+    assert match((here, here), (looks(0), looks(1)), (["red cup"], ["brown cup"])) == []
     assert match((here, np.zeros((0, 4))), (looks(0), []), (["cup"], [])) == []

@@ -92,6 +92,73 @@ def test_a_new_thing_gets_a_new_id_and_no_id_comes_twice() -> None:
     assert ask(tracker, red(50), red=50)[0] == [3]
 
 
+def at(tracker: Tracker, time_s: float, *objects: GroundedObject, **where: int) -> list:
+    """A frame of a time, and an answer about it at once."""
+    tracker.see(frame(**where), time_s)
+    tracker.mark()
+    return tracker.ground(objects).ids
+
+
+def twins(*xs: int) -> np.ndarray:
+    """Red things that look the same, side by side."""
+    drawn = BACKGROUND.copy()
+    for x in xs:
+        drawn[40:80, x : x + 40] = RED
+    return drawn
+
+
+@pytest.mark.parametrize(("away_s", "id"), [(5.0, 1), (15.0, 2)])
+def test_what_leaves_and_comes_back_has_its_id_for_some_seconds(away_s: float, id: int) -> None:
+    tracker = Tracker()
+    assert at(tracker, 0.0, red(240), red=240) == [1]
+    lost = ()
+    for k in range(1, 20):
+        lost += tracker.see(frame(min(320, 240 + 4 * k)), k / 30)
+    assert lost == (1,)
+    assert at(tracker, away_s, red=None) == []
+    assert at(tracker, away_s + 0.1, red(260), red=260) == [id]
+    np.testing.assert_allclose(tracker.objects()[0].box_xyxy, red(260).box_xyxy, atol=0.5)
+    tracker.see(frame(256), away_s + 0.2)  # and it is followed as any other
+    np.testing.assert_allclose(tracker.objects()[0].box_xyxy, red(256).box_xyxy, atol=1.0)
+
+
+def test_an_answer_that_wavers_gives_one_id() -> None:
+    tracker = begin(red(50), red=50)
+    for _ in range(6):
+        assert ask(tracker, red=50) == ([], (1,))
+        assert ask(tracker, red(51), red=50) == ([1], ())
+
+
+def test_things_that_look_alike_keep_their_own_ids() -> None:
+    tracker = Tracker()
+    picture = twins(30, 120, 250)
+    places = [red(30), red(120), red(250)]
+    for named in ([0, 1], [0], [2, 0], [0, 1, 2], [1, 2], [2, 1, 0]):
+        tracker.see(picture)
+        tracker.mark()
+        ids = tracker.ground([places[k] for k in named]).ids
+        # The middle one was lost when the right one was found, and it is not the right one.
+        assert ids == [k + 1 for k in named]
+        shown = [item.track_id for item in tracker.objects()]
+        assert len(shown) == len(set(shown))
+
+
+def test_a_wavering_adjective_is_one_thing_and_its_last_label_is_shown() -> None:
+    tracker = begin(red(50, "red cup"), red=50)
+    assert ask(tracker, red(50, "brown cup"), red=50)[0] == [1]
+    assert [item.label for item in tracker.objects()] == ["brown cup"]
+    assert ask(tracker, red(50, "red bowl"), red=50)[0] == [2]
+
+
+def test_what_answers_make_up_for_ever_is_forgotten() -> None:
+    tracker = begin()
+    for k in range(40):
+        ids, _ = ask(tracker, red(50, label=f"thing {k}x"))
+        assert ids == [k + 1] and len(tracker.memory) <= 16 and len(tracker.tracks) == 1
+    tracker.see(frame(), time_s=1e3)
+    assert len(tracker.memory) == 0
+
+
 def test_another_label_is_another_thing() -> None:
     tracker = begin(red(50, "cup"), red=50)
     assert ask(tracker, red(50, "bowl"), red=50)[0] == [2]

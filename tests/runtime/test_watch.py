@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from edge_mm_runtime.answer import Answer, GroundedObject, Step
 from edge_mm_runtime.errors import SourceError, UsageError
 from edge_mm_runtime.image import write_image
 from edge_mm_runtime.sources import Grab, open_source
-from edge_mm_runtime.watch import Look, watch
+from edge_mm_runtime.watch import Look, Pace, watch
 
 RNG = np.random.default_rng(2)
 FRAME_S = 0.1
@@ -91,11 +92,24 @@ class Model:
             answer, frame_id=options["frame_id"], timestamp_s=options.get("timestamp_s", 1e9)
         )
 
-    def let_go(self) -> None:
-        """One answer is given; returns when the worker's call is over."""
-        self.go.release()
-        assert self.done.acquire(timeout=5)
-        time.sleep(0.02)  # the future is set a moment later
+
+class Gate:
+    """Holds a live source before some frames, until the test has seen what comes before.
+
+    Frame k is read only after frame k - 1 was seen: what happens before it, `then`, is between.
+    """
+
+    def __init__(self, then: Callable[[], None], *numbers: int) -> None:
+        self._then, self._numbers = then, numbers
+        self._open = threading.Semaphore(0)
+
+    def __call__(self, number: int) -> None:
+        if number in self._numbers:
+            self._then()
+            assert self._open.acquire(timeout=30)
+
+    def open(self) -> None:
+        self._open.release()
 
 
 @pytest.fixture(autouse=True)
@@ -205,30 +219,102 @@ def test_steps_move_with_their_objects() -> None:
     )
 
 
-@pytest.mark.usefixtures("impatient")
-def test_live_answers_come_from_a_thread_and_are_carried_to_now() -> None:
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However old the newest frame is, it is asked about."""
+    monkeypatch.setattr(watch_module, "WORTH_ASKING", math.inf)
+
+
+@pytest.fixture
+def next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only a frame that just came is asked about."""
+    monkeypatch.setattr(watch_module, "WORTH_ASKING", 1e-9)
+
+
+@pytest.mark.usefixtures("impatient", "at_once")
+def test_live_answers_are_told_between_frames_and_the_next_question_is_asked_at_once() -> None:
     model = Model(located, held=True)
+    gate = Gate(model.go.release, 6, 12)
+    looks = watch(Frames(14, True, gate), "x", model)
+    first = next(looks)  # frame 6 is held back: this look needs no frame
+    assert (first.grab.frame_id, first.fresh, first.answer.frame_id) == (5, True, 0)
+    for _ in range(2):
+        assert model.began.acquire(timeout=30)
+    assert [item["frame_id"] for item in model.asked] == [0, 5]
+    gate.open()
+    between = [next(looks) for _ in range(6, 12)]
+    assert [(look.grab.frame_id, look.fresh) for look in between] == [
+        (number, False) for number in range(6, 12)
+    ]
+    second = next(looks)
+    assert second.grab is between[-1].grab
+    assert (second.grab.frame_id, second.fresh, second.answer.frame_id) == (11, True, 5)
+    gate.open()
+    rest = list(looks)
+    assert [look.grab.frame_id for look in rest] == [12, 13]
+    assert [item["frame_id"] for item in model.asked] == [0, 5, 11]
+    for look in (first, *between, second, *rest):
+        # Marked was the frame that was asked about: each answer's box lands where the thing is.
+        np.testing.assert_allclose(shown(look), box(look.grab.frame_id), atol=1.0)
+        asked = model.asked[0 if look.answer.frame_id == 0 else 1]
+        assert look.answer.timestamp_s == asked["timestamp_s"]
+        assert 0 < look.answer.age_s < time.monotonic() - asked["timestamp_s"]
+    assert model.threads == {"edge_mm watch_0"}
+
+
+@pytest.mark.usefixtures("impatient", "next_one")
+def test_an_old_frame_is_not_asked_about_when_the_next_one_is_near() -> None:
+    model = Model(located, held=True)
+    gate = Gate(model.go.release, 3)
+    looks = watch(Frames(5, True, gate), "x", model)
+    assert next(looks).grab.frame_id == 2
+    gate.open()
+    assert [look.grab.frame_id for look in looks] == [3, 4]
+    assert [item["frame_id"] for item in model.asked] == [0, 3]
+
+
+@pytest.mark.usefixtures("impatient", "at_once")
+def test_a_frame_is_asked_about_once_however_fast_the_model_is() -> None:
+    model = Model(located, held=True)
+    gate = Gate(model.go.release, 1)
+    looks = watch(Frames(2, True, gate), "x", model)
+    first = next(looks)
+    assert (first.grab.frame_id, first.answer.frame_id, first.fresh) == (0, 0, True)
+    assert len(model.asked) == 1
+    gate.open()
+    assert [look.grab.frame_id for look in looks] == [1]
+    assert [item["frame_id"] for item in model.asked] == [0, 1]
+
+
+def test_which_frames_are_worth_a_question() -> None:
+    pace = Pace()
+    assert not pace.worth_asking(0.0)
+    pace.came(1.0)
+    assert pace.worth_asking(9.0)  # nobody knows when the next one comes
+    pace.came(1.1)
+    assert pace.worth_asking(1.149) and not pace.worth_asking(1.151)
+    pace.asked()
+    assert not pace.worth_asking(1.1)
+    pace.came(1.3)
+    assert pace.worth_asking(1.399) and not pace.worth_asking(1.401)
+
+
+def test_an_answer_that_says_nothing_gives_no_look_of_its_own() -> None:
+    def answer(number: int) -> Answer:
+        cut = msgspec.structs.replace(ABSENT, text="", found=None, finish_reason="timeout")
+        return located(number) if number == 0 else cut
+
+    model = Model(answer)
 
     def before(number: int) -> None:
-        if number == 1:
-            assert model.began.acquire(timeout=5)
-        if number in (6, 12):
-            model.let_go()
+        if number in (1, 2):
+            assert model.done.acquire(timeout=30)
 
-    looks = list(watch(Frames(13, True, before), "x", model))
-    # Asked about 0, answered at 6; then about 6, the newest, answered at 12; then about 12, when
-    # the source has ended.
-    assert [item["frame_id"] for item in model.asked] == [0, 6, 12]
-    assert [look.grab.frame_id for look in looks] == list(range(6, 13))
-    assert [look.fresh for look in looks] == [True] + [False] * 5 + [True]
-    for look in looks:
-        np.testing.assert_allclose(shown(look), box(look.grab.frame_id), atol=1.0)
-        asked = 0 if look.grab.frame_id < 12 else 6
-        assert look.answer.frame_id == asked
-        given = model.asked[0 if asked == 0 else 1]["timestamp_s"]
-        assert look.answer.timestamp_s == given
-        assert 0 < look.answer.age_s < time.monotonic() - given
-    assert model.threads == {"edge_mm watch_0"}
+    looks = list(watch(Frames(5, True, before), "x", model))
+    assert len(model.asked) > 1
+    assert [look.fresh for look in looks].count(True) == 1
+    frames = [look.grab.frame_id for look in looks if not look.fresh]
+    assert len(frames) == len(set(frames))
 
 
 @pytest.mark.usefixtures("impatient")
@@ -258,20 +344,34 @@ def test_the_last_answer_is_given_with_the_last_frame() -> None:
     np.testing.assert_allclose(shown(looks[-1]), box(4), atol=1.0)
 
 
-def test_closing_cancels_the_question_and_ends_the_thread() -> None:
+@pytest.mark.usefixtures("at_once")
+def test_closing_cancels_the_question_and_ends_the_threads() -> None:
     model = Model(located, held=True)
-
-    def before(number: int) -> None:
-        if number == 2:
-            model.let_go()
-        if number > 2:
-            time.sleep(0.01)
-
-    looks = watch(Frames(1000, True, before), "x", model)
-    next(looks)
+    gate = Gate(model.go.release, 2)
+    looks = watch(Frames(1000, True, gate), "x", model)
+    assert next(looks).grab.frame_id == 1
     assert model.began.acquire(timeout=5) and model.began.acquire(timeout=5)
+    gate.open()  # the frame that is being read comes
     looks.close()  # type: ignore[attr-defined]
     assert model.cancelled and len(model.asked) == 2
+
+
+@pytest.mark.usefixtures("at_once")
+def test_closing_does_not_wait_for_a_frame_that_does_not_come(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(watch_module, "LAST_FRAME_S", 0.01)
+    model = Model(located, held=True)
+    gate = Gate(model.go.release, 2)
+    looks = watch(Frames(1000, True, gate), "x", model)
+    next(looks)
+    assert model.began.acquire(timeout=5) and model.began.acquire(timeout=5)
+    [reader] = [one for one in threading.enumerate() if one.name == "edge_mm frames"]
+    looks.close()  # type: ignore[attr-defined]
+    assert model.cancelled and reader.is_alive() and reader.daemon
+    gate.open()
+    reader.join(30)
+    assert not reader.is_alive()
 
 
 def test_what_goes_wrong_in_the_thread_is_raised_here() -> None:
@@ -339,5 +439,5 @@ def test_a_real_session_watches_a_real_live_source(
     ):
         looks = list(watch(source, "find the red cup", session))
         stats = source.stats()
-    assert source.live and looks and stats.given >= len(looks) - 1
+    assert source.live and looks and stats.given >= len({look.grab.frame_id for look in looks})
     assert looks[-1].answer.age_s < 10 and any(look.fresh for look in looks)

@@ -10,7 +10,6 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack
-from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -21,7 +20,7 @@ from edge_mm_runtime.errors import UsageError
 if TYPE_CHECKING:
     from edge_mm_runtime.measure import Latency
     from edge_mm_runtime.session import Session
-    from edge_mm_runtime.sources import Source
+    from edge_mm_runtime.sources import Grab, Source
     from edge_mm_runtime.watch import Look
 
 PICTURES_PER_S = 2.0  # of a saved video made of single pictures
@@ -83,11 +82,14 @@ def _looks(args: argparse.Namespace, source: Source, session: Session) -> Iterat
 
 
 def _until(args: argparse.Namespace, looks: Iterator[Look]) -> Iterator[Look]:
-    """The looks up to --max-frames and --seconds."""
+    """The looks up to --max-frames and --seconds; a frame may have two."""
     stop = None if args.seconds is None else time.monotonic() + args.seconds
-    for look in islice(looks, args.max_frames):
+    frames, grab = 0, None
+    for look in looks:
+        frames += look.grab is not grab
+        grab = look.grab
         yield look
-        if stop is not None and time.monotonic() >= stop:
+        if frames == args.max_frames or (stop is not None and time.monotonic() >= stop):
             return
 
 
@@ -97,7 +99,8 @@ class Progress:
     def __init__(self, source: Source) -> None:
         self._source = source
         self._started = time.perf_counter()
-        self._looks = self._answers = self._before = 0
+        self._frames = self._answers = self._before = 0
+        self._grab: Grab | None = None
         self._latencies: deque[float] = deque(maxlen=KEPT)
         self._latency: Latency | None = None
 
@@ -105,9 +108,10 @@ class Progress:
         """Count a look; show it on a terminal, where it replaces the last one, or if it is new."""
         from edge_mm_runtime.measure import latency
 
-        if not self._looks:
+        if not self._frames:
             self._before = self._source.stats().given - 1
-        self._looks += 1
+        self._frames += look.grab is not self._grab
+        self._grab = look.grab
         if look.fresh:
             self._answers += 1
             # From the camera to the answer; a file waits for it, and has no other time than that.
@@ -126,7 +130,7 @@ class Progress:
         seconds = time.perf_counter() - self._started
         parts = [
             f"{stats.captured} frames in {seconds:.1f} s",
-            f"{self._looks} shown",
+            f"{self._frames} shown",
             f"{stats.dropped} dropped",
             f"{self._answers} answers ({self._answers / max(seconds, 1e-9):.1f}/s)",
         ]
@@ -221,7 +225,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--display", action="store_true", help="show a window; q or Esc ends")
     parser.add_argument("--save", type=Path, metavar="FILE", help="write an annotated video")
-    parser.add_argument("--jsonl", type=Path, metavar="FILE", help="write one JSON line a frame")
+    parser.add_argument("--jsonl", type=Path, metavar="FILE", help="write one JSON line a look")
     parser.add_argument("--max-frames", type=int, metavar="N", help="stop after N frames")
     parser.add_argument("--seconds", type=float, metavar="S", help="stop after S seconds")
     args = parser.parse_args(argv)

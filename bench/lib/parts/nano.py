@@ -1,0 +1,71 @@
+"""Part `nano`: the shipped model, frame in to parsed answer out, beside the same model in torch."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from bench.lib.bars import NEW_FRAME, SECOND
+from bench.lib.results import Work
+from bench.lib.run import OURS, Engine, Part
+from bench.lib.workers import Worker
+
+CHECKPOINT = Path(__file__).parents[3] / "models" / "nano"
+SCRIPT = Path(__file__).parents[2] / "peers" / "nano.py"
+TORCH = "torch fp32"
+STREAM_S, JUDGED = 60, 8
+WORKS = (
+    Work(NEW_FRAME, {"new_frame": 1}),
+    Work(SECOND, {"second": 1}),
+    Work("five questions about a frame", {"conversation": 5}),
+)
+
+
+def part(threads: int) -> Part:
+    """Both from this repository; torch is that of the checkpoint's own session."""
+    return Part(
+        name="nano",
+        engines=[
+            Engine(f"{OURS} default bundle", OURS, "int8", _command("bundle", "default", threads)),
+            Engine(TORCH, "torch", "fp32", _command("torch", str(CHECKPOINT), threads)),
+        ],
+        works=WORKS,
+        rounds=20,
+        first={"new_frame": 1},
+        judge=judge,
+        starts=3,
+        more=stream,
+    )
+
+
+def judge(workers: Mapping[str, Worker]) -> dict[str, tuple[str, float]]:
+    """Answers to questions about shipped frames, as torch gives them."""
+    said = {name: worker.ask({"answers": JUDGED}) for name, worker in workers.items()}
+    expected = said.get(TORCH)
+    if expected is None:
+        return {}
+    return {
+        name: (
+            f"{(same := sum(a == b for a, b in zip(answers, expected, strict=True)))}"
+            f"/{len(expected)} answers as torch",
+            float(same),
+        )
+        for name, answers in said.items()
+    }
+
+
+def stream(workers: Mapping[str, Worker]) -> list[str]:
+    """A minute of 30 frames a second, one engine after the other."""
+    notes = ["Its accuracy on labelled frames is what bench/accuracy.py prints."]
+    for name, worker in workers.items():
+        rate, middle, late = worker.ask({"stream": STREAM_S})
+        notes.append(
+            f"{STREAM_S} s of 30 frames a second, {name}: {rate:.1f} answers a second, camera to "
+            f"answer p50 {middle:.0f} ms, p95 {late:.0f} ms"
+        )
+    return notes
+
+
+def _command(kind: str, name: str, threads: int) -> Callable[[], list[str]]:
+    return lambda: [sys.executable, str(SCRIPT), kind, name, str(threads)]

@@ -1,0 +1,38 @@
+"""What the benches make once: whole or not at all."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.lib.making import made, run
+from edge_mm_runtime.errors import UsageError
+
+
+def test_a_conversion_is_whole_or_not_at_all(tmp_path: Path) -> None:
+    out = tmp_path / "made" / "model"
+
+    def stop_halfway(partial: Path) -> None:
+        partial.mkdir()
+        (partial / "half").touch()
+        raise UsageError("no network")
+
+    def finish(partial: Path) -> None:
+        assert not partial.exists()  # what the first try left is gone
+        partial.mkdir()
+        (partial / "whole").touch()
+
+    with pytest.raises(UsageError):
+        made(out, stop_halfway)
+    assert not out.exists()
+    made(out, finish)
+    assert [path.name for path in out.parent.iterdir()] == ["model"]
+    assert [path.name for path in out.iterdir()] == ["whole"]
+
+
+def test_a_conversion_that_fails() -> None:
+    code = "import sys; print('a line'); sys.exit('RuntimeError: no such operator')"
+    with pytest.raises(UsageError, match="failed with 1: RuntimeError: no such operator"):
+        run(["env", "A=1", sys.executable, "-c", code])

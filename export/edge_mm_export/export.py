@@ -19,9 +19,10 @@ from edge_mm_export.references import write_references
 from edge_mm_export.report import render_report
 from edge_mm_export.samples import read_samples
 from edge_mm_export.steps import Calibration, Source, Step
+from edge_mm_export.storage import spooled
 from edge_mm_export.subject import Subject
 from edge_mm_export.verify import Gate, Verification
-from edge_mm_export.vision import trace_vision
+from edge_mm_export.vision import has_int8_tower, trace_vision
 from edge_mm_runtime.bundle import load_bundle, write_manifest
 
 MOST_ISLANDS = 16
@@ -49,7 +50,7 @@ def export_checkpoint(
 
     checkpoint    one of ours, or a vision-language model in the format of transformers
     precision     None: the target's default, see `precision.py`
-    calibration   frames to quantise on (int4, w8a8, fp8): as `frames`, but others
+    calibration   frames to quantise on (int4, fp8, w8a8 but of cpu): as `frames`, but others
     image_size    (width, height) in pixels, for models of transformers that take every size
     context       tokens of the cache, for models of transformers
     most_islands  how many parts of 16-bit graphs may stay fp32 if a step falls below the gate
@@ -78,6 +79,7 @@ def export_checkpoint(
             box_head=subject.box_head,
             target=target,
         )
+        vision = spooled(vision, scratch / "vision.constants")
         source = Source(subject, vision, quantised_on)
         steps = [Step(*step, scratch) for step in export_steps(target, precision)]
         exact, final = steps[0], steps[-1]
@@ -106,6 +108,7 @@ def export_checkpoint(
                 say(f"{', '.join(missed)}: once more, in fp32: {more}")
                 step.write(source, more)
             islands = step.islands
+            subject.release()  # what the engine had
 
         verification = Verification(
             data=frames.name,
@@ -167,7 +170,7 @@ def _calibration(
     folder: Path | None, frames: Path, precision: str, stored: Precision
 ) -> Calibration | None:
     """The questions to quantise on, if the precision needs any: never those to verify on."""
-    if not stored.is_calibrated:
+    if not stored.is_calibrated and (folder is None or not has_int8_tower(stored)):
         return None
     if folder is None:
         raise ExportError(

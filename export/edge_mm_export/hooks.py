@@ -57,8 +57,8 @@ def constant(
     if dtype is not None:
         exact = values
         with np.errstate(over="ignore"):
-            values = exact.astype(dtype.numpy())
-        if not np.isfinite(values.astype(np.float32)).all():
+            values = exact.astype(dtype.numpy(), copy=False)
+        if not np.isfinite(values).all():
             largest = np.abs(exact).max()
             raise ExportError(f"{name} holds {largest:g}, which {dtype.name} cannot: try bf16")
     stored = ir.tensor(np.ascontiguousarray(values), name=name)

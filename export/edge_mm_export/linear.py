@@ -1,7 +1,8 @@
 """The linear hook: y = x W^T with W stored as a precision says, as kernels or as Q/DQ nodes.
 
-`cpu` and `cuda` keep quantised weights in com.microsoft::MatMulNBits. The other targets have a
-DequantizeLinear before a MatMul, which TensorRT fuses and ONNX Runtime can run as well.
+`cpu` and `cuda` keep quantised weights in com.microsoft::MatMulNBits; w8a8 of `cpu` multiplies
+integers, see `linear_dynamic.py`. The other targets have a DequantizeLinear before a MatMul, which
+TensorRT fuses and ONNX Runtime can run as well.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from onnxscript import GraphBuilder
 
 from edge_mm_export.errors import ExportError, UnsupportedError
 from edge_mm_export.hooks import FloatArray, Linear, constant
+from edge_mm_export.linear_dynamic import dynamic_linear
 from edge_mm_export.precision import Precision
 from edge_mm_export.quantise import (
     BLOCK,
@@ -27,7 +29,7 @@ from edge_mm_export.quantise import (
 )
 
 _INT8_ACTIVATIONS = 4  # MatMulNBits accuracy_level: multiply in int8, sum in fp32
-_BITS = {"int8": 8, "int4": 4}
+_BITS = {"int8": 8, "int4": 4, "w8a8-dynamic": 8}  # the last one's lm_head
 
 Scales = Mapping[str, float]
 """By name of a linear: what one step of its quantised input is worth (see `calibrate.py`)."""
@@ -58,7 +60,10 @@ def linear_hook(
     if precision.weights == "int8-channel":
         return _channels(graph, dtype)
     blocks = _Blocks(_BITS[precision.weights], dtype.numpy(), quantised or {})
-    return _nbits(graph, dtype, blocks) if contrib else _dequantised(graph, dtype, blocks)
+    in_blocks = _nbits(graph, dtype, blocks) if contrib else _dequantised(graph, dtype, blocks)
+    if precision.weights == "w8a8-dynamic":
+        return dynamic_linear(graph, in_blocks)
+    return in_blocks
 
 
 def _float(graph: GraphBuilder, dtype: ir.DataType) -> Linear:

@@ -7,7 +7,10 @@
 | int4         | the same, fitted by GPTQ                          | as they are          |
 | int8-channel | one scale an output channel                       | as they are          |
 | w8a8         | int8, one scale an output channel                 | int8, static scales  |
+| w8a8-dynamic | the same; lm_head as in int8                      | int8, token's scales |
 | fp8          | float8 e4m3, one scale an output channel          | float8, static scale |
+
+The inputs of `qkv` and `down` have two 8-bit digits in w8a8-dynamic, see `linear_dynamic.py`.
 
 TensorRT's fused attention knows no fp32, so `tensorrt` has none. TensorRT 10.3 reads opsets up to
 20, in which int4 and scales for blocks do not exist, so `tensorrt-10.3` has neither.
@@ -20,7 +23,7 @@ from typing import Literal, NamedTuple
 from edge_mm_export.errors import UnsupportedError
 
 Activations = Literal["FLOAT", "FLOAT16", "BFLOAT16"]  # members of onnx_ir.DataType
-Weights = Literal["float", "int8", "int4", "int8-channel", "w8a8", "fp8"]
+Weights = Literal["float", "int8", "int4", "int8-channel", "w8a8", "w8a8-dynamic", "fp8"]
 
 
 class Precision(NamedTuple):
@@ -37,7 +40,7 @@ class Precision(NamedTuple):
 
     @property
     def needs_scales(self) -> bool:
-        """Whether the inputs of linears are quantised, by scales that calibration measures."""
+        """Whether the inputs of linears are quantised by static scales, which frames give."""
         return self.weights in ("w8a8", "fp8")
 
     @property
@@ -51,6 +54,7 @@ PRECISIONS: dict[str, dict[str, Precision]] = {
         "int8": Precision("FLOAT", "int8"),
         "fp32": Precision("FLOAT"),
         "int4": Precision("FLOAT", "int4"),
+        "w8a8": Precision("FLOAT", "w8a8-dynamic"),
     },
     "cuda": {
         "fp16": Precision("FLOAT16"),

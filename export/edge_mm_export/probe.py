@@ -13,9 +13,10 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from edge_mm_export.cast import emulated
+from edge_mm_export.frugal import frugal
 from edge_mm_export.precision import find_precision
 from edge_mm_export.samples import Sample
-from edge_mm_export.storage import save_graph
+from edge_mm_export.storage import LARGEST_FILE, graph_bytes, save_graph
 from edge_mm_runtime.answer import Answer
 from edge_mm_runtime.bundle import Bundle, load_bundle
 from edge_mm_runtime.decoder import open_decoder
@@ -53,15 +54,30 @@ class Graphs(NamedTuple):
 
 
 def runnable(bundle: Bundle, target: str, scratch: Path) -> Graphs:
-    """A target's graphs; those that compute in 16 bits as copies in `scratch`: see `emulated`."""
+    """A target's graphs as they are asked here, some of them as copies in `scratch`.
+
+    Those that compute in 16 bits are `emulated`; of large ones ONNX Runtime is kept from making
+    copies of their weights, see `frugal`.
+    """
     stored = bundle.graphs(target)
-    graphs = Graphs(bundle.path(stored.vision), bundle.path(stored.decoder))
-    if find_precision(target, stored.precision)[1].activations == "FLOAT":
-        return graphs
-    copies = Graphs(*(scratch / path.name for path in graphs))
-    for path, copy in zip(graphs, copies, strict=True):
-        save_graph(emulated(ir.load(path)), copy)
-    return copies
+    halves = find_precision(target, stored.precision)[1].activations != "FLOAT"
+    return Graphs(
+        *(
+            _runnable(bundle.path(name), scratch / name, halves)
+            for name in (stored.vision, stored.decoder)
+        )
+    )
+
+
+def _runnable(path: Path, copy: Path, halves: bool) -> Path:
+    stored = ir.load(path)
+    model = emulated(stored) if halves else stored
+    if graph_bytes(path) > LARGEST_FILE:
+        model = frugal(model)
+    if model is stored:
+        return path
+    save_graph(model, copy)
+    return copy
 
 
 class _Recorder:
@@ -117,15 +133,17 @@ class ProbedSession(Session):
     ) -> None:
         opened = load_bundle(bundle)
         geometry = opened.manifest.decoder
-        with tempfile.TemporaryDirectory() as folder:
-            graphs = runnable(opened, target, Path(folder))
-            self._vision_probe = _Recorder(vision or OnnxRunner(graphs.vision))
-            self._decoder_probe = _DecoderRecorder(
-                decoder or open_decoder(graphs.decoder, geometry, None, target)
-            )
-            super().__init__(
-                opened, target=target, vision=self._vision_probe, decoder=self._decoder_probe
-            )
+        if vision is None or decoder is None:
+            # Beside the bundle: what lies in /tmp may be memory.
+            with tempfile.TemporaryDirectory(dir=opened.folder.parent) as folder:
+                graphs = runnable(opened, target, Path(folder))
+                vision = vision or OnnxRunner(graphs.vision)
+                decoder = decoder or open_decoder(graphs.decoder, geometry, None, target)
+        self._vision_probe = _Recorder(vision)
+        self._decoder_probe = _DecoderRecorder(decoder)
+        super().__init__(
+            opened, target=target, vision=self._vision_probe, decoder=self._decoder_probe
+        )
 
     def trace(self, sample: Sample) -> Trace:
         """Ask, and keep what the decoder read and said."""

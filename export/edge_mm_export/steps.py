@@ -25,6 +25,8 @@ from edge_mm_export.probe import ProbedSession, Trace
 from edge_mm_export.samples import Sample
 from edge_mm_export.subject import Subject
 from edge_mm_export.verify import Gate, StepFigures, compare, failures, worst
+from edge_mm_export.vision import has_int8_tower
+from edge_mm_export.vision_int8 import int8_convolutions
 from edge_mm_runtime.bundle import Bundle, load_bundle
 
 
@@ -70,6 +72,7 @@ class Step:
         self._scratch = scratch
         self._scales: Scales | None = None
         self._blocks: BlockWeights | None = None
+        self._vision: ir.Model | None = None  # the traced graph, with 8-bit convolutions
         self._case = 0  # the question that was furthest from torch
 
     @property
@@ -82,7 +85,11 @@ class Step:
 
     def quantise(self, source: Source, exact: Step) -> None:
         """Fit the weights, or measure the activations, if the precision says so."""
-        if not self.stored.is_calibrated or source.calibration is None:
+        if source.calibration is None:
+            return
+        if has_int8_tower(self.stored):
+            self._quantise_convolutions(source, source.calibration, exact)
+        if not self.stored.is_calibrated:
             return
         samples = source.subject.askable(source.calibration.samples)
         if self.stored.needs_scales:
@@ -102,7 +109,7 @@ class Step:
         write_graphs(
             self.folder,
             source.subject,
-            source.vision,
+            self._vision or source.vision,
             target=self.target,
             precision=self.precision,
             scales=self._scales,
@@ -181,6 +188,16 @@ class Step:
             self._scratch,
             exact=exact._bundle(),
         )
+
+    def _quantise_convolutions(self, source: Source, calibration: Calibration, exact: Step) -> None:
+        """Measure what the tower's convolutions read and give, each frame once."""
+        apply = exact._bundle().manifest.image.apply
+        frames = {sample.picture: sample.frame for sample in calibration.samples}
+        made = int8_convolutions(source.vision, map(apply, frames.values()), self._scratch)
+        if made is not source.vision:
+            self._vision = made
+            on = f"convolutions measured on {len(frames)} frames of {calibration.name}"
+            self.quantisation = f"{self.quantisation}; {on}"
 
     def _bundle(self) -> Bundle:
         return load_bundle(self.folder, verify="size")

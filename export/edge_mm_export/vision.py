@@ -21,11 +21,13 @@ from torch import Tensor, nn
 from edge_mm.model.edge_mm import VISION_OUTPUTS
 from edge_mm_export.cast import lowered
 from edge_mm_export.precision import Precision
+from edge_mm_export.vision_int8 import int8_linears
 
 _OPSETS = {"tensorrt-10.3": 20}  # from 23 on attention is one operator, which that parser lacks
 _LATEST = 23
 _SMALL = 1024  # constants of fewer elements are not worth a Cast
 _LARGEST_HALF = 65504.0
+_SCALED = ("QuantizeLinear", "DequantizeLinear", "MatMulIntegerToFloat")  # by constants as they are
 
 
 class _EmbedsOnly(nn.Module):
@@ -65,13 +67,20 @@ def stored_vision(
 ) -> ir.Model:
     """The vision graph beside a decoder of a precision; fp32 between its border, see `lowered`.
 
-    Its weights are floats in every precision: an int8 tower (Q/DQ around convolutions, by measured
-    scales) would be one more case here.
+    Its weights are floats but beside the 8-bit products of `cpu`, where its linears are such too
+    (and its convolutions, where `traced` has been through `int8_convolutions`).
     """
     dtype = ir.DataType[precision.activations]
+    if has_int8_tower(precision):
+        return halved(int8_linears(traced))
     if dtype != ir.DataType.FLOAT:
         return lowered(traced, dtype, fp32_islands)
     return traced if precision.weights == "float" else halved(traced)
+
+
+def has_int8_tower(precision: Precision) -> bool:
+    """Whether the vision graph of a precision computes in 8 bits, as its decoder does."""
+    return precision.weights == "w8a8-dynamic"
 
 
 def halved(model: ir.Model) -> ir.Model:
@@ -87,6 +96,8 @@ def halved(model: ir.Model) -> ir.Model:
     for value in list(graph.initializers.values()):
         tensor = value.const_value
         if tensor is None or tensor.dtype != ir.DataType.FLOAT or tensor.size < _SMALL:
+            continue
+        if any(use.node.op_type in _SCALED for use in value.uses()):
             continue
         exact = tensor.numpy()
         if np.abs(exact).max() > _LARGEST_HALF:

@@ -8,7 +8,6 @@ writes and for the largest tensor, never for the checkpoint twice.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -55,16 +54,6 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
     if (folder / INDEX).is_file():
         return tuple(folder / name for name in sorted(set(_read_index(folder / INDEX).values())))
     return (folder / SINGLE,)
-
-
-def parameter_count(folder: Path) -> int:
-    """How many numbers the weights of a folder are, by the heads of its files."""
-    total = 0
-    for path in weight_files(folder):
-        opened = _open(path)
-        names = opened.keys()
-        total += sum(math.prod(opened.get_slice(name).get_shape()) for name in names)
-    return total
 
 
 class SafetensorsWeights(Weights):

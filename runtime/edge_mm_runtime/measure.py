@@ -44,7 +44,7 @@ def latency(durations_ms: Sequence[float]) -> Latency | None:
 def held() -> Held:
     """Resident memory, threads and open files of this process."""
     try:
-        status = dict(line.split(":", 1) for line in (_PROCESS / "status").read_text().splitlines())
+        status = _status()
         memory = int(status["VmRSS"].split()[0]) * 1024
         files = sum(1 for _ in (_PROCESS / "fd").iterdir()) - 1  # the listing itself opens one
         return Held(memory, int(status["Threads"]), files)
@@ -53,6 +53,15 @@ def held() -> Held:
 
 
 def peak_memory_bytes() -> int:
-    """The most memory that this process ever held."""
+    """The most memory that this process ever held; without /proc, or its parent when it forked."""
+    try:
+        return int(_status()["VmHWM"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        pass
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _status() -> dict[str, str]:
+    """What Linux says about this process, by name; proc(5), /proc/pid/status."""
+    return dict(line.split(":", 1) for line in (_PROCESS / "status").read_text().splitlines())

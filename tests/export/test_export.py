@@ -111,6 +111,7 @@ def test_fp32_to_an_empty_folder_by_the_command(
 
 STEPS = {
     ("cpu", "int4"): ["fp32", "int4"],
+    ("cpu", "w8a8"): ["fp32", "w8a8"],
     ("cuda", None): ["fp32", "cuda fp16"],
     ("tensorrt", "int8"): ["fp32", "tensorrt fp16", "tensorrt int8"],
     ("tensorrt", "bf16"): ["fp32", "tensorrt bf16"],

@@ -30,6 +30,7 @@ FLOATS = {  # largest difference of a logit; they lie within +-3.5
 ROUNDED = {  # lowest cosine of the logits; 4-bit weights move a random model far
     ("cpu", "int8"): 0.997,
     ("cpu", "int4"): 0.8,
+    ("cpu", "w8a8"): 0.99,
     ("cuda", "int8"): 0.997,
     ("cuda", "int4"): 0.8,
     ("tensorrt", "int8"): 0.995,

@@ -24,7 +24,7 @@ from edge_mm_export.precision import EXACT, Precision
 from edge_mm_export.probe import ProbedSession, trace_all
 from edge_mm_export.samples import Sample
 from edge_mm_export.subject import FloatArray
-from edge_mm_export.weights import parameter_count, weight_files
+from edge_mm_export.weights import weight_files
 from edge_mm_runtime.bundle import BundleManifest, Provenance
 from edge_mm_runtime.codecs import open_codec
 from edge_mm_runtime.runner import Runner
@@ -78,10 +78,11 @@ class Folder:
     def memory(self, precision: Precision) -> int:
         """About the peak of the exporting process, in bytes: as measured, whatever the precision.
 
-        Weights come from the checkpoint's file and go to the graph's one at a time. It takes most
-        while ONNX Runtime opens the fp32 graphs: they are mapped, and copied into its own layout.
+        Weights are mapped from the checkpoint's file and go to the graph's one at a time. It takes
+        most while torch or ONNX Runtime is asked: the mapped file, the tower in fp32, the largest
+        weight in fp32, and what lies between layers.
         """
-        return EXPORTER_BYTES + 2 * 4 * parameter_count(self.folder)
+        return EXPORTER_BYTES + 2 * sum(path.stat().st_size for path in self.weight_files())
 
     def askable(self, samples: Sequence[Sample]) -> tuple[Sample, ...]:
         """The questions as this model can be asked them: in words where it names no places."""

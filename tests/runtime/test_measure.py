@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import statistics
 import threading
 from pathlib import Path
@@ -23,11 +24,12 @@ def test_percentiles() -> None:
 
 
 def test_what_is_held_grows_with_what_is_opened(tmp_path: Path) -> None:
+    gc.collect()  # what others left must not be given back in between
     before = held()
     stop = threading.Event()
     waiting = threading.Thread(target=stop.wait)
     waiting.start()
-    kept = np.ones(40_000_000, np.uint8)
+    kept = np.ones(200_000_000, np.uint8)
     with (tmp_path / "file").open("w"):
         after = held()
     stop.set()
@@ -35,7 +37,7 @@ def test_what_is_held_grows_with_what_is_opened(tmp_path: Path) -> None:
     assert before.files is not None and after.files == before.files + 1
     assert before.threads is not None and after.threads == before.threads + 1
     assert before.memory_bytes is not None and after.memory_bytes is not None
-    assert after.memory_bytes - before.memory_bytes > 0.9 * kept.nbytes
+    assert after.memory_bytes - before.memory_bytes > 0.8 * kept.nbytes
     assert peak_memory_bytes() > 0.9 * after.memory_bytes  # the kernel counts it lazily
 
 

@@ -251,12 +251,17 @@ def _bundle(precision: str) -> Path:
 
 
 def _export(out: Path, precision: str) -> None:
-    """As `edge-mm export` does it, verified on two of the shipped pictures."""
+    """As `edge-mm export` does it, verified on two of the shipped pictures.
+
+    Not by their words: of a random tower one near-tie makes others of them, and `judge` counts.
+    """
     from edge_mm_export.export import export_checkpoint
+    from edge_mm_export.verify import Gate
 
     with tempfile.TemporaryDirectory() as scratch:
         frames = _few_frames(Path(scratch))
-        export_checkpoint(MODEL, out, frames=frames, precision=precision, context=CONTEXT)
+        gate = Gate(same_answers=0.0)
+        export_checkpoint(MODEL, out, frames=frames, precision=precision, context=CONTEXT, gate=gate)
 
 
 def _few_frames(folder: Path) -> Path:

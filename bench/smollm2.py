@@ -83,6 +83,7 @@ def agreement(folder: Path, threads: int) -> list[dict[str, Any]]:
     from bench.lib.graph import opened
     from bench.lib.graphs import fitted_int4, write_graph
     from bench.lib.passages import write_passages
+    from edge_mm_export.storage import graph_bytes
 
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     lm = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
@@ -111,7 +112,7 @@ def agreement(folder: Path, threads: int) -> list[dict[str, Any]]:
             {
                 "target": target,
                 "precision": precision,
-                "MB": round(Path(graph.path).stat().st_size / 1e6),
+                "MB": round(graph_bytes(Path(graph.path)) / 1e6),
                 "greedy tokens as transformers": f"{found.greedy}/{found.tokens}",
                 "same choice after the same text": f"{found.same}/{found.tokens}",
                 "cosine of logits": round(found.cosine, 4),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -39,6 +40,13 @@ class Environment(NamedTuple):
         return json.dumps(parts, indent=1) + "\n"
 
 
+_FLAGS = "-mno-amx-tile -mno-amx-int8 -mno-amx-bf16"
+_WITHOUT_AMX = (
+    f"'-DCMAKE_C_FLAGS={_FLAGS}' '-DCMAKE_CXX_FLAGS={_FLAGS}'"
+    if platform.machine() in ("x86_64", "AMD64")
+    else ""
+)
+
 ENVIRONMENTS = {
     "transformers": Environment((TORCH, NUMPY, "transformers==5.23.0")),
     "genai": Environment((NUMPY, "onnxruntime-genai==0.18.0", "onnxruntime==1.31.1")),
@@ -59,12 +67,13 @@ ENVIRONMENTS = {
         (TORCH, "optimum-intel==2.2.0", "openvino==2026.4.1", "nncf==3.4.0"),
         removed=("torchvision",),
     ),
-    # From source, 10 to 20 minutes of one core: for this very processor, without its vision part.
+    # From source, 10 to 20 minutes of one core: for this very processor, without its vision part,
+    # and without AMX, in whose kernels it crashes (0.3.36 on a Xeon in a virtual machine).
     "llama": Environment(
         (NUMPY, "llama-cpp-python==0.3.36"),
         variables=MappingProxyType(
             {
-                "CMAKE_ARGS": "-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF -DMTMD_BUILD=OFF",
+                "CMAKE_ARGS": f"-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF -DMTMD_BUILD=OFF {_WITHOUT_AMX}",
                 "CMAKE_BUILD_PARALLEL_LEVEL": "1",
             }
         ),

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import onnx_ir as ir
 import torch
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
@@ -19,6 +18,7 @@ from edge_mm_export.decoder_spec import DecoderSpec
 from edge_mm_export.families.text import load_text_decoder
 from edge_mm_export.hessians import Passage, gptq_weights
 from edge_mm_export.quantise import BlockWeight
+from edge_mm_export.storage import save_graph
 from edge_mm_runtime.bundle import DecoderGeometry
 
 INT4_SCALES = np.dtype(np.float16)  # so that graphs of either type can hold them
@@ -51,7 +51,7 @@ def write_graph(
         operations=2 * _linear_weights(spec),
     )
     out.parent.mkdir(parents=True, exist_ok=True)
-    ir.save(model, out)
+    save_graph(model, out)
     return graph
 
 

@@ -7,6 +7,7 @@ cores that others use is measured; a round beside which that was more than `BUSY
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -16,6 +17,10 @@ from bench.lib.results import Work
 BUSY = 0.05
 RETAKES = 3
 """How many rounds of a part may be taken again; those after it are kept as they are, and told."""
+
+
+REST_S = 0.2
+"""Between two engines: the threads of the one before may stay awake so long for more work."""
 
 
 class Asker(Protocol):
@@ -51,6 +56,7 @@ def take_turns(
     rounds: int,
     *,
     others: Callable[[], float] = busy_share,
+    rest_s: float = REST_S,
     say: Callable[[str], None] = lambda line: None,
 ) -> Turns:
     """Let every engine do all works, `rounds` times after one round that only warms up."""
@@ -61,6 +67,7 @@ def take_turns(
         say(f"round {len(kept) + 1 if taken else 0} of {rounds}")
         found = {}
         for name in sorted(playing, reverse=taken % 2 == 1):
+            time.sleep(rest_s)
             try:
                 found[name] = [float(playing[name].ask(work.request)) for work in works]
             except (RuntimeError, OSError) as error:

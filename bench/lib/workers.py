@@ -33,6 +33,7 @@ class Worker:
     def __init__(self, command: Sequence[str], first: dict[str, Any] | None = None) -> None:
         """Starts it and asks `first`, by default for one token: `cold_start_s` is until then."""
         started = time.perf_counter()
+        self._script = next((Path(word).name for word in command if word.endswith(".py")), "it")
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -47,7 +48,7 @@ class Worker:
         for line in self._process.stdout:
             if line.startswith(REPLIES_TO):
                 return json.loads(line.removeprefix(REPLIES_TO))["answer"]
-        raise RuntimeError(f"{self._process.args!r} ended with {self._process.wait()}")
+        raise RuntimeError(f"{self._script} ended with {self._process.wait()}")
 
     def __enter__(self) -> Worker:
         return self

@@ -72,7 +72,7 @@ def cells(line: str) -> list[str]:
 def test_engines_take_turns_in_alternating_order() -> None:
     asked: list[str] = []
     workers = {name: Fake(name, asked) for name in "ab"}
-    turns = take_turns(workers, [PREFILL, DECODE], 2, others=shares(0.0))
+    turns = take_turns(workers, [PREFILL, DECODE], 2, others=shares(0.0), rest_s=0)
     one, other = ["a prefill", "a decode"], ["b prefill", "b decode"]
     assert asked == [*one, *other, *other, *one, *one, *other]  # a warm-up, then two rounds
     # Answers count requests: 1 and 2 were the warm-up's, and are of no row.
@@ -84,14 +84,16 @@ def test_a_round_beside_others_is_taken_again() -> None:
     worker = Fake("a", [])
     # Looks: before the warm-up, after it, after each round; the second round has others after it,
     # so that the third has them before it.
-    turns = take_turns({"a": worker}, [PREFILL], 2, others=shares(0, 0, 0.01, 0.3, 0, 0.02))
+    turns = take_turns(
+        {"a": worker}, [PREFILL], 2, others=shares(0, 0, 0.01, 0.3, 0, 0.02), rest_s=0
+    )
     assert turns.times["a"]["prefill"] == [2.0, 5.0]
     assert (turns.again, turns.disturbed, turns.others) == (2, 0, [0.01, 0.02])
 
 
 def test_rounds_are_taken_again_so_often_and_then_told() -> None:
     worker = Fake("a", [])
-    turns = take_turns({"a": worker}, [PREFILL], 2, others=shares(0.5))
+    turns = take_turns({"a": worker}, [PREFILL], 2, others=shares(0.5), rest_s=0)
     assert worker.count == 1 + RETAKES + 2
     assert (turns.again, turns.disturbed) == (RETAKES, 2)
 
@@ -99,13 +101,18 @@ def test_rounds_are_taken_again_so_often_and_then_told() -> None:
 def test_an_engine_that_dies_leaves_the_others_going() -> None:
     asked: list[str] = []
     workers = {"a": Fake("a", asked, dies_at=4), "b": Fake("b", asked)}
-    turns = take_turns(workers, [PREFILL], 4, others=shares(0.0))
+    turns = take_turns(workers, [PREFILL], 4, others=shares(0.0), rest_s=0)
     assert turns.failed == {"a": "it ran out of memory"}
     assert turns.times == {"b": {"prefill": [2.0, 3.0, 4.0, 5.0]}}
 
 
 def test_no_engine_at_all_is_no_endless_loop() -> None:
-    assert take_turns({"a": Fake("a", [], dies_at=1)}, [PREFILL], 3, others=shares(0.0)).times == {}
+    assert (
+        take_turns(
+            {"a": Fake("a", [], dies_at=1)}, [PREFILL], 3, others=shares(0.0), rest_s=0
+        ).times
+        == {}
+    )
 
 
 def test_works_of_smollm2_are_those_of_its_bytes() -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.lib.limits import Linear, Precision, pass_bytes, pass_operations
-from bench.lib.making import ROOT, command, made, run
+from bench.lib.making import ROOT, command, made, on, run
 from bench.lib.models import SMOLLM2, VIT_B_16
 from bench.lib.parts.pictures import SEED, SIDE, shipped_pictures
 from bench.lib.parts.text import leading
@@ -261,7 +261,9 @@ def _export(out: Path, precision: str) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         frames = _few_frames(Path(scratch))
         gate = Gate(same_answers=0.0)
-        export_checkpoint(MODEL, out, frames=frames, precision=precision, context=CONTEXT, gate=gate)
+        export_checkpoint(
+            MODEL, out, frames=frames, precision=precision, context=CONTEXT, gate=gate
+        )
 
 
 def _few_frames(folder: Path) -> Path:
@@ -281,5 +283,7 @@ def _export_by_optimum(out: Path) -> None:
 
     options = ["--task", "image-text-to-text", "--weight-format", "int8"]
     python = environment("openvino-exporter")
-    words = [*command(python, "towers.py")[:-1], "-m", "optimum.commands.optimum_cli"]
-    run([*words, "export", "openvino", "--model", str(MODEL), *options, str(out)])
+    words = [*on(python), "-m", "optimum.commands.optimum_cli", "export", "openvino"]
+    run([*words, "--model", str(MODEL), *options, str(out)])
+    # The pipeline reads this file; the exporter writes all of it into processor_config.json.
+    shutil.copy(MODEL / "preprocessor_config.json", out)

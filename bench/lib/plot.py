@@ -8,7 +8,7 @@ fp32 products is a line of its own.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 from xml.etree import ElementTree
 
@@ -17,6 +17,7 @@ from bench.lib.results import Load, Machine
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 860, 520, 70, 250, 30, 60
 _COLOURS = ("#1b6ca8", "#c8553d", "#588157", "#8e6c88", "#b08900", "#4a4e69", "#d62246", "#2a9d8f")
 _OURS, _ROOF = "#111111", "#888888"
+_LABEL = (40, 13)  # pixels that a label needs
 
 
 class Point(NamedTuple):
@@ -27,6 +28,11 @@ class Point(NamedTuple):
     ours: bool
     load: Load
     took_s: float
+
+    @property
+    def family(self) -> str:
+        """The engine without its precision: what has a colour."""
+        return self.engine.split(maxsplit=1)[0]
 
 
 def draw(points: Sequence[Point], machine: Machine) -> str:
@@ -43,10 +49,13 @@ def draw(points: Sequence[Point], machine: Machine) -> str:
     ElementTree.SubElement(svg, "rect", width="100%", height="100%", fill="white")
     _grid(svg, axes)
     _roof(svg, axes, machine)
-    engines = list(dict.fromkeys(point.engine for point in points))
-    for point in points:
-        _mark(svg, axes, point, _colour(point.engine, point.ours, engines))
-    _legend(svg, points, engines)
+    families = {point.family: point.ours for point in points}
+    peers = [name for name, ours in families.items() if not ours]
+    colours = {name: _OURS if ours else _colour(peers, name) for name, ours in families.items()}
+    labelled: list[tuple[float, float]] = []
+    for point in sorted(points, key=lambda point: point.ours):  # ours on top
+        _mark(svg, axes, point, colours[point.family], labelled)
+    _legend(svg, colours)
     return ElementTree.tostring(svg, encoding="unicode")
 
 
@@ -110,7 +119,14 @@ def _roof(svg: ElementTree.Element, axes: _Axes, machine: Machine) -> None:
     _text(svg, below[0] + 14, below[1] - 10, words, "start")
 
 
-def _mark(svg: ElementTree.Element, axes: _Axes, point: Point, colour: str) -> None:
+def _mark(
+    svg: ElementTree.Element,
+    axes: _Axes,
+    point: Point,
+    colour: str,
+    labelled: list[tuple[float, float]],
+) -> None:
+    """A dot that says what it is under the mouse; ours with a label where there is room for one."""
     x = axes.x(point.load.operations / point.load.bytes)
     y = axes.y(point.load.operations / point.took_s)
     mark = ElementTree.SubElement(
@@ -119,23 +135,23 @@ def _mark(svg: ElementTree.Element, axes: _Axes, point: Point, colour: str) -> N
     rate = point.load.operations / point.took_s / 1e9
     title = ElementTree.SubElement(mark, "title")
     title.text = f"{point.engine}, {point.work}: {rate:.1f} GOP/s"
-    if point.ours:  # all of one colour
+    crowded = any(abs(x - a) < _LABEL[0] and abs(y - b) < _LABEL[1] for a, b in labelled)
+    if point.ours and not crowded:
         _text(svg, x + 9, y + 4, point.engine.split(maxsplit=1)[-1], "start")
+        labelled.append((x, y))
 
 
-def _legend(svg: ElementTree.Element, points: Sequence[Point], engines: Sequence[str]) -> None:
-    ours = {point.engine: point.ours for point in points}
-    for number, engine in enumerate(engines):
+def _legend(svg: ElementTree.Element, colours: Mapping[str, str]) -> None:
+    for number, (family, colour) in enumerate(colours.items()):
         y = TOP + 18 * number
-        colour = _colour(engine, ours[engine], engines)
         ElementTree.SubElement(
             svg, "circle", cx=str(WIDTH - RIGHT + 16), cy=str(y), r="5", fill=colour
         )
-        _text(svg, WIDTH - RIGHT + 28, y + 4, engine, "start")
+        _text(svg, WIDTH - RIGHT + 28, y + 4, family, "start")
 
 
-def _colour(engine: str, ours: bool, engines: Sequence[str]) -> str:
-    return _OURS if ours else _COLOURS[engines.index(engine) % len(_COLOURS)]
+def _colour(peers: Sequence[str], name: str) -> str:
+    return _COLOURS[peers.index(name) % len(_COLOURS)]
 
 
 def _line(

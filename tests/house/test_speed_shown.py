@@ -120,19 +120,19 @@ def test_products_are_the_limit_where_more_is_computed_than_read() -> None:
 def test_svg_has_every_point_below_its_roof() -> None:
     points = [
         Point("edge-mm <int8>", "decode", True, Load(100e6, 200e6), 0.02),
-        Point("peer & co", "prefill", False, Load(100e6, 50e9), 0.25),
+        Point("peer&co int4", "prefill", False, Load(100e6, 50e9), 0.25),
     ]
     svg = ElementTree.fromstring(draw(points, MACHINE))
     marks = {title.text: mark for mark in svg.iter(f"{SVG}circle") for title in mark}
     assert set(marks) == {
         "edge-mm <int8>, decode: 10.0 GOP/s",
-        "peer & co, prefill: 200.0 GOP/s",
+        "peer&co int4, prefill: 200.0 GOP/s",
     }
     ours, peer = (marks[name] for name in sorted(marks))
     assert float(ours.get("cx", "")) < float(peer.get("cx", ""))
     assert float(ours.get("cy", "")) > float(peer.get("cy", ""))  # up is less
     words = [found.text for found in svg.iter(f"{SVG}text")]
-    assert {"8-bit products 400", "fp32 products 100", "read 10 GB/s", "peer & co"} <= set(words)
+    assert {"8-bit products 400", "fp32 products 100", "read 10 GB/s", "peer&co"} <= set(words)
     # A decade of operations a second, read off the roofs, places the points: log10(400 / 10).
     lines = [line for line in svg.iter(f"{SVG}line") if line.get("stroke") == "#888888"]
     eight, fp32, _ = (float(line.get("y2", "")) for line in lines)

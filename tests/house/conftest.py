@@ -28,7 +28,7 @@ def shell(tmp_path: Path, repository: Path) -> Shell:
             env={**os.environ, "PATH": path, **environment},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
         )
 
     return run

@@ -135,6 +135,7 @@ def measure(arguments: argparse.Namespace) -> Row:
     """Export here."""
     ((target,), (precision,)) = arguments.targets, arguments.precisions
     row = Row(target=target, precision=precision)
+    fitted = PRECISIONS[target][precision].is_calibrated
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "bundle"
@@ -145,7 +146,7 @@ def measure(arguments: argparse.Namespace) -> Row:
                 frames=arguments.verify_data,
                 target=target,
                 precision=precision,
-                calibration=arguments.calibration_data,
+                calibration=arguments.calibration_data if fitted else None,
                 say=lambda line: print(line, file=sys.stderr),
             )
         except VerificationError as error:

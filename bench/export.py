@@ -24,13 +24,13 @@ from typing import Any
 
 import msgspec
 
-from bench.lib.workers import peak_memory
 from edge_mm.data.tabletop.write import make_dataset
 from edge_mm.demo.questions import shipped_frames
 from edge_mm_export.errors import VerificationError
 from edge_mm_export.export import export_checkpoint
 from edge_mm_export.precision import PRECISIONS
 from edge_mm_runtime.bundle import load_bundle
+from edge_mm_runtime.measure import peak_memory_bytes
 
 CALIBRATION, PICTURES, SEED = Path("data/exam/threshold"), 60, 2
 HEADINGS = (
@@ -160,7 +160,7 @@ def measure(arguments: argparse.Namespace) -> Row:
             row.same_answers, row.mean_iou = final["same_answers"], final["mean_iou"]
             row.fp32_parts = len(islands["vision"]) + len(islands["decoder"])
     row.seconds = time.perf_counter() - started
-    row.peak_mb = peak_memory() / 1e6
+    row.peak_mb = peak_memory_bytes() / 1e6
     return row
 
 

@@ -17,7 +17,6 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from tokenizers import Tokenizer
 
 from bench.lib.machine import processor
 from bench.lib.smollm2 import chat, fetch_model
+from bench.lib.table import markdown
 
 PARTS = ("agreement", "engines")
 OUT = Path("data/bench/smollm2-graphs")
@@ -69,7 +69,8 @@ def main() -> None:
             case _:
                 rows = engines(folder)
         figures[part] = rows
-        print(f"\n{part}\n\n{markdown(rows)}", flush=True)
+        table = markdown(list(rows[0]), [list(map(str, row.values())) for row in rows])
+        print(f"\n{part}\n\n{table}", flush=True)
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
 
@@ -146,12 +147,6 @@ def engines(folder: Path) -> list[dict[str, Any]]:
             row["CPU s"] = round(time.process_time() - used, 1)
             rows.append(row | {"MB": round(plan.nbytes / 1e6)})
     return rows
-
-
-def markdown(rows: Sequence[dict[str, Any]]) -> str:
-    """A table of rows with the same keys."""
-    lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
 def say(line: str) -> None:

@@ -43,12 +43,10 @@ def main() -> int:
     with open_source(endless, real_time=True, frames_per_s=rate) as source, Session() as session:
         started = time.monotonic()
         next_sample = started + WARM_UP_S
-        last = None
         for look in watch(source, arguments.text, session):
             if not shown:
                 before_first = source.stats().given - 1
-            shown += look.grab is not last  # a new answer is a second look at its frame
-            last = look.grab
+            shown += not look.again
             if look.fresh and look.answer.age_s is not None:
                 ages.append(1e3 * look.answer.age_s)
             now = time.monotonic()

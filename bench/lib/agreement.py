@@ -11,6 +11,7 @@ import torch
 from transformers import PreTrainedModel
 
 from bench.lib.graph import Graph, opened
+from edge_mm_runtime.agreement import cosine
 
 TOKENS = 64
 EXAM = (
@@ -60,7 +61,7 @@ def compare(graph: Graph, references: Sequence[Said], threads: int = 2) -> Agree
             found = [decoder.prefill(said.prompt).logits]
             found += [decoder.extend([token]).logits for token in said.ids[:-1]]
             same.append([int(row.argmax()) for row in found] == np.array(said.ids))
-            cosines += [_cosine(a, b) for a, b in zip(found, said.logits, strict=True)]
+            cosines += [cosine(a, b) for a, b in zip(found, said.logits, strict=True)]
     return Agreement(
         tokens=sum(len(said.ids) for said in references),
         greedy=sum(int(np.argmin([*row, False])) for row in same),
@@ -68,8 +69,3 @@ def compare(graph: Graph, references: Sequence[Said], threads: int = 2) -> Agree
         cosine=float(np.mean(cosines)),
         least_cosine=min(cosines),
     )
-
-
-def _cosine(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> float:
-    a, b = a.astype(np.float64), b.astype(np.float64)
-    return float(a @ b / np.sqrt((a @ a) * (b @ b)))

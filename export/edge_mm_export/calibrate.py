@@ -22,7 +22,7 @@ from edge_mm_export.samples import Sample
 from edge_mm_export.storage import save_graph
 from edge_mm_runtime.bundle import load_bundle
 from edge_mm_runtime.decoder import open_decoder
-from edge_mm_runtime.runner import Array, Arrays, Runner
+from edge_mm_runtime.runner import Array, Arrays, Runner, WrappedRunner
 
 PERCENTILE = 99.99
 
@@ -75,25 +75,21 @@ def watched(model: ir.Model) -> ir.Model:
     return model
 
 
-class _Counter:
+class _Counter(WrappedRunner):
     """The runner of a watched decoder: passes its own outputs on and counts the others."""
 
     def __init__(self, runner: Runner) -> None:
-        self.inputs = runner.inputs
+        super().__init__(runner)
         self.outputs = {k: v for k, v in runner.outputs.items() if not k.startswith(_SEEN)}
-        self._runner = runner
         self._largest: dict[str, float] = {}
         self._counts: dict[str, npt.NDArray[np.int64]] = {}
 
     def run(self, inputs: Mapping[str, Array]) -> Arrays:
-        outputs = self._runner.run(inputs)
+        outputs = super().run(inputs)
         for name, value in outputs.items():
             if name.startswith(_SEEN):
                 self._count(name.removeprefix(_SEEN), np.abs(value))
         return {name: outputs[name] for name in self.outputs}
-
-    def close(self) -> None:
-        self._runner.close()
 
     def ranges(self, percentile: float | None) -> dict[str, float]:
         """By linear: the percentile of what was counted, or the largest."""

@@ -20,7 +20,7 @@ from edge_mm_export.storage import LARGEST_FILE, graph_bytes, save_graph
 from edge_mm_runtime.answer import Answer
 from edge_mm_runtime.bundle import Bundle, load_bundle
 from edge_mm_runtime.decoder import open_decoder
-from edge_mm_runtime.runner import Array, Arrays, OnnxRunner, Runner
+from edge_mm_runtime.runner import Array, Arrays, OnnxRunner, Runner, WrappedRunner
 from edge_mm_runtime.session import Session
 
 MAX_NEW_TOKENS = 64
@@ -80,23 +80,18 @@ def _runnable(path: Path, copy: Path, halves: bool) -> Path:
     return copy
 
 
-class _Recorder:
-    """A runner that passes everything on, and remembers what went by."""
+class _Recorder(WrappedRunner):
+    """Remembers whether all that went by was finite."""
 
     def __init__(self, runner: Runner) -> None:
-        self.inputs, self.outputs = runner.inputs, runner.outputs
+        super().__init__(runner)
         self.finite = True
-        self._runner = runner
 
     def run(self, inputs: Mapping[str, Array]) -> Arrays:
         """Run the graph once."""
-        outputs = self._runner.run(inputs)
+        outputs = super().run(inputs)
         self.finite &= all(bool(np.isfinite(value).all()) for value in outputs.values())
         return outputs
-
-    def close(self) -> None:
-        """Give the engine's memory back."""
-        self._runner.close()
 
 
 class _DecoderRecorder(_Recorder):

@@ -37,10 +37,15 @@ def save_graph(model: ir.Model, path: Path) -> None:
             align_threshold=_KEPT,
         )
         return
-    for value in model.graph.initializers.values():
+    load_constants(model.graph)
+    ir.save(model, path)
+
+
+def load_constants(graph: ir.Graph) -> None:
+    """Read the constants that lie in other files, which need not stay then."""
+    for value in graph.initializers.values():
         if isinstance(value.const_value, ir.ExternalTensor):
             value.const_value = ir.tensor(np.array(value.const_value.numpy()), name=value.name)
-    ir.save(model, path)
 
 
 def graph_files(path: Path) -> tuple[Path, ...]:
@@ -86,8 +91,8 @@ class Spool:
 def spooled(model: ir.Model, path: Path) -> ir.Model:
     """A copy of a graph with its constants in a file, which must stay as long as the copy.
 
-    They are read again whenever they are asked for, and kept by nobody: what torch.onnx.export has
-    traced it keeps in `meta`, and in the inputs that the parameters were once; a copy has neither.
+    They are read again whenever they are asked for, and the copy does not hold what was traced: not
+    in `meta`, where torch.onnx.export puts it.
     """
     copied = model.clone()
     graph = copied.graph

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from edge_mm_export.quantise import quantise_channels
-from edge_mm_export.storage import save_graph
+from edge_mm_export.storage import load_constants, save_graph
 
 _CONTRIB = "com.microsoft"
 _CLAMPS = ("Relu", "Clip")
@@ -106,9 +106,7 @@ def int8_convolutions(model: ir.Model, frames: Iterable[PixelValues], scratch: P
         weight_type=QuantType.QInt8,
     )
     made = ir.load(quantised)
-    for value in made.graph.initializers.values():  # the files are not kept
-        if isinstance(value.const_value, ir.ExternalTensor):
-            value.const_value = ir.tensor(np.array(value.const_value.numpy()), name=value.name)
+    load_constants(made.graph)  # the files are not kept
     return made
 
 

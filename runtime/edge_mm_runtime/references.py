@@ -18,7 +18,7 @@ from edge_mm_runtime.answer import Answer, GroundedObject, Mode
 from edge_mm_runtime.bundle import MANIFEST, Bundle
 from edge_mm_runtime.errors import BundleError, EdgeMMError
 from edge_mm_runtime.image import Placement, read_image
-from edge_mm_runtime.runner import Array, Arrays, Runner
+from edge_mm_runtime.runner import Array, Arrays, Runner, WrappedRunner
 from edge_mm_runtime.session import Session, open_graph
 
 FOLDER = "references"
@@ -95,23 +95,18 @@ def read_gate(bundle: Bundle) -> Gate:
         ) from None
 
 
-class Recorder:
+class Recorder(WrappedRunner):
     """A decoder's runner that remembers what it read and said since `passes` was last cleared."""
 
     def __init__(self, runner: Runner) -> None:
-        self.inputs, self.outputs = runner.inputs, runner.outputs
+        super().__init__(runner)
         self.passes: list[tuple[list[int], npt.NDArray[np.float32]]] = []  # ids read, logits [V]
-        self._runner = runner
 
     def run(self, inputs: Mapping[str, Array]) -> Arrays:
         """Run the graph once."""
-        outputs = self._runner.run(inputs)
+        outputs = super().run(inputs)
         self.passes.append((inputs["input_ids"][0].tolist(), outputs["logits"][0]))
         return outputs
-
-    def close(self) -> None:
-        """Give the engine's memory back."""
-        self._runner.close()
 
 
 def repeat(references: References, bundle: Bundle, target: str) -> tuple[list[Pair], list[str]]:

@@ -176,22 +176,33 @@ class OnnxRunner:
                 )
 
 
-class CountedRunner:
-    """A decoder's runner that tells how many ids each run read, since `passes` was cleared."""
+class WrappedRunner:
+    """A runner that passes everything on, for those that look at what goes by."""
 
     def __init__(self, runner: Runner) -> None:
         self.inputs, self.outputs = runner.inputs, runner.outputs
-        self.passes: list[int] = []
         self._runner = runner
 
     def run(self, inputs: Mapping[str, Array]) -> Arrays:
         """Run the graph once."""
-        self.passes.append(inputs["input_ids"].shape[1])
         return self._runner.run(inputs)
 
     def close(self) -> None:
         """Give the engine's memory back."""
         self._runner.close()
+
+
+class CountedRunner(WrappedRunner):
+    """A decoder's runner that tells how many ids each run read, since `passes` was cleared."""
+
+    def __init__(self, runner: Runner) -> None:
+        super().__init__(runner)
+        self.passes: list[int] = []
+
+    def run(self, inputs: Mapping[str, Array]) -> Arrays:
+        """Run the graph once."""
+        self.passes.append(inputs["input_ids"].shape[1])
+        return super().run(inputs)
 
 
 def available_cores() -> int:

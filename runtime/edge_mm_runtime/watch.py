@@ -52,7 +52,6 @@ WORTH_ASKING = 0.5
 class Look(msgspec.Struct, frozen=True):
     """One frame, and what is known about it.
 
-    grab       the same as in the look before where an answer came between two frames
     answer     boxes as tracked to this frame, with `track_id`; `age_s` since the frame that was
                asked about (see the top of this file)
     fresh      a new answer of the model arrived with this look
@@ -60,6 +59,7 @@ class Look(msgspec.Struct, frozen=True):
                back: what is found again within track.REMEMBERED_S has the id that it had
     uncertain  ids of the tracks that could not be followed into this frame and are not in
                `answer.objects`
+    again      the frame is that of the look before: an answer came between two frames
     """
 
     grab: Grab
@@ -67,6 +67,7 @@ class Look(msgspec.Struct, frozen=True):
     fresh: bool
     lost: tuple[int, ...]
     uncertain: tuple[int, ...] = ()
+    again: bool = False
 
 
 class Watcher:
@@ -75,6 +76,7 @@ class Watcher:
     def __init__(self) -> None:
         self.tracker = Tracker()
         self._answer: Answer | None = None
+        self._looked_at: Grab | None = None
         self._steps: tuple[Step, ...] = ()
         self._step_ids: Sequence[int | None] = ()
         self._fresh, self._unplaced = False, False
@@ -120,8 +122,9 @@ class Watcher:
             fresh=self._fresh,
             lost=self._lost,
             uncertain=tuple(t.id for t in self.tracker.tracks if t.state == "uncertain"),
+            again=grab is self._looked_at,
         )
-        self._fresh, self._lost = False, ()
+        self._fresh, self._lost, self._looked_at = False, (), grab
         return look
 
     def _placed(self, answer: Answer) -> Answer:

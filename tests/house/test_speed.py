@@ -15,22 +15,15 @@ from bench.lib.bars import BARS, bars_table
 from bench.lib.limits import pass_bytes
 from bench.lib.models import CPU_INT8, SMOLLM2
 from bench.lib.parts import nano, text, tower
-from bench.lib.results import COLD_START, PEAK, Machine, PartResult, Row, Work
+from bench.lib.results import COLD_START, PEAK, PartResult, Work
 from bench.lib.run import OURS, Engine, Part, run_part
 from bench.lib.table import part_tables
 from bench.lib.turns import RETAKES, take_turns
 from bench.speed import PARTS, parse_arguments, points_of, with_peers
 from edge_mm_runtime.errors import UsageError
+from tests.house.speed_rows import MACHINE, cells, row
 
 PREFILL, DECODE = Work("prefill", {"prefill": 1}), Work("decode", {"decode": 1}, tokens=10)
-MACHINE = Machine(
-    processor="a processor",
-    threads=2,
-    read_bytes_s=10e9,
-    fp32_operations_s=100e9,
-    int8_operations_s=400e9,
-)
-SVG = "{http://www.w3.org/2000/svg}"
 
 
 class Fake:
@@ -51,22 +44,6 @@ def shares(*values: float) -> Callable[[], float]:
     """What others use, look after look; the last for ever."""
     left = list(values)
     return lambda: left.pop(0) if len(left) > 1 else left[0]
-
-
-def row(
-    engine: str, precision: str = "int8", agreement: float | None = None, **figures: Any
-) -> Row:
-    return Row(
-        engine=engine,
-        precision=precision,
-        ours=engine.startswith(OURS),
-        figures={name.replace("_", " "): values for name, values in figures.items()},
-        agreement=agreement,
-    )
-
-
-def cells(line: str) -> list[str]:
-    return [cell.strip() for cell in line.strip().strip("|").split("|")]
 
 
 def test_engines_take_turns_in_alternating_order() -> None:

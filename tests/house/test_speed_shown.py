@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -13,34 +12,9 @@ from bench.lib.bars import Bar, bar_cells
 from bench.lib.limits import Precision
 from bench.lib.plot import Point, draw
 from bench.lib.ratios import paired_ratio, spread
-from bench.lib.results import Load, Machine, Row, Work, best_peer
-from bench.lib.run import OURS
+from bench.lib.results import Load, Work, best_peer
 from bench.lib.table import work_table
-
-MACHINE = Machine(
-    processor="a processor",
-    threads=2,
-    read_bytes_s=10e9,
-    fp32_operations_s=100e9,
-    int8_operations_s=400e9,
-)
-SVG = "{http://www.w3.org/2000/svg}"
-
-
-def row(
-    engine: str, precision: str = "int8", agreement: float | None = None, **figures: Any
-) -> Row:
-    return Row(
-        engine=engine,
-        precision=precision,
-        ours=engine.startswith(OURS),
-        figures={name.replace("_", " "): values for name, values in figures.items()},
-        agreement=agreement,
-    )
-
-
-def cells(line: str) -> list[str]:
-    return [cell.strip() for cell in line.strip().strip("|").split("|")]
+from tests.house.speed_rows import MACHINE, SVG, cells, row
 
 
 def test_spread_is_scipys() -> None:

@@ -248,6 +248,7 @@ def test_live_answers_are_told_between_frames_and_the_next_question_is_asked_at_
     ]
     second = next(looks)
     assert second.grab is between[-1].grab
+    assert [look.again for look in (first, *between, second)] == [False] * 7 + [True]
     assert (second.grab.frame_id, second.fresh, second.answer.frame_id) == (11, True, 5)
     gate.open()
     rest = list(looks)

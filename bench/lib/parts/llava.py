@@ -6,7 +6,6 @@ it is the same for every engine that computes the same, and it takes the same ti
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import sys
@@ -26,6 +25,7 @@ from bench.lib.results import Load, Work
 from bench.lib.run import OURS, Engine, Part
 from bench.lib.smollm2 import fetch_model
 from bench.lib.workers import Worker
+from edge_mm_runtime.hashes import files_sha256
 
 FOLDER = Path("data/bench/llava")
 MODEL, PICTURES = FOLDER / "smollm2-siglip", FOLDER / "pictures.npy"
@@ -242,8 +242,7 @@ def _write_pictures(out: Path) -> None:
 def _bundle(precision: str) -> Path:
     """Kept for as long as the exporter is the same."""
     sources = sorted((ROOT / "export").rglob("*.py"))
-    stamp = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
-    out = FOLDER / f"bundle-{precision}-{stamp}"
+    out = FOLDER / f"bundle-{precision}-{files_sha256(*sources)[:12]}"
     for old in FOLDER.glob(f"bundle-{precision}-*"):
         if old != out:
             shutil.rmtree(old)

@@ -1,4 +1,4 @@
-"""What the vision parts look at, and how near two of their outputs are."""
+"""What the vision parts look at."""
 
 from __future__ import annotations
 
@@ -19,9 +19,3 @@ def shipped_pictures() -> npt.NDArray[np.uint8]:
     frames = [read_image(path) for path in sorted(shipped_frames().glob("*.jpg"))]
     squashed = [cv2.resize(frame, (SIDE, SIDE), interpolation=cv2.INTER_AREA) for frame in frames]
     return np.stack(squashed)[..., ::-1].copy()
-
-
-def cosine(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> float:
-    """Of two arrays as two vectors."""
-    x, y = a.ravel().astype(np.float64), b.ravel().astype(np.float64)
-    return float(x @ y / np.sqrt((x @ x) * (y @ y)))

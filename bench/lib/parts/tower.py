@@ -18,10 +18,11 @@ import numpy as np
 from bench.lib.limits import Precision
 from bench.lib.making import command, made, run
 from bench.lib.models import VIT_B_16
-from bench.lib.parts.pictures import SEED, SIDE, cosine, shipped_pictures
+from bench.lib.parts.pictures import SEED, SIDE, shipped_pictures
 from bench.lib.results import Load, Work
 from bench.lib.run import OURS, Engine, Part
 from bench.lib.workers import Worker
+from edge_mm_runtime.agreement import cosine
 
 FOLDER = Path("data/bench/tower")
 JUDGED = 4  # pictures that no engine is calibrated on

@@ -20,7 +20,7 @@ from edge_mm_runtime.errors import UsageError
 if TYPE_CHECKING:
     from edge_mm_runtime.measure import Latency
     from edge_mm_runtime.session import Session
-    from edge_mm_runtime.sources import Grab, Source
+    from edge_mm_runtime.sources import Source
     from edge_mm_runtime.watch import Look
 
 PICTURES_PER_S = 2.0  # of a saved video made of single pictures
@@ -84,10 +84,9 @@ def _looks(args: argparse.Namespace, source: Source, session: Session) -> Iterat
 def _until(args: argparse.Namespace, looks: Iterator[Look]) -> Iterator[Look]:
     """The looks up to --max-frames and --seconds; a frame may have two."""
     stop = None if args.seconds is None else time.monotonic() + args.seconds
-    frames, grab = 0, None
+    frames = 0
     for look in looks:
-        frames += look.grab is not grab
-        grab = look.grab
+        frames += not look.again
         yield look
         if frames == args.max_frames or (stop is not None and time.monotonic() >= stop):
             return
@@ -100,7 +99,6 @@ class Progress:
         self._source = source
         self._started = time.perf_counter()
         self._frames = self._answers = self._before = 0
-        self._grab: Grab | None = None
         self._latencies: deque[float] = deque(maxlen=KEPT)
         self._latency: Latency | None = None
 
@@ -110,8 +108,7 @@ class Progress:
 
         if not self._frames:
             self._before = self._source.stats().given - 1
-        self._frames += look.grab is not self._grab
-        self._grab = look.grab
+        self._frames += not look.again
         if look.fresh:
             self._answers += 1
             # From the camera to the answer; a file waits for it, and has no other time than that.

@@ -63,7 +63,8 @@ def two_looks_a_frame() -> Iterator[Look]:
     for number in range(3):
         grab = Grab(np.full((48, 64, 3), 50 + 60 * number, np.uint8), number / 10, number)
         for fresh in (False, True):
-            yield Look(grab, Answer("yes", (), None, (), "stop", {"total": 1.0}), fresh, ())
+            answer = Answer("yes", (), None, (), "stop", {"total": 1.0})
+            yield Look(grab, answer, fresh, (), again=fresh)
 
 
 def test_frames_are_counted_and_not_looks(

@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 
 from bench.lib import boards
-from bench.lib.boards import BOARDS, CHECKS, HERE, ORIN_NANO_SUPER, PUBLISHED, Published
+from bench.lib.boards import BOARDS, CHECKS, ORIN_NANO_SUPER, PUBLISHED, Published
 from bench.lib.limits import (
     Board,
     Decoder,
@@ -33,7 +33,7 @@ from bench.lib.limits import (
     pass_operations,
     weight_bytes,
 )
-from bench.lib.models import AWQ, CPU_INT4, CPU_INT8, FP32, QWEN, SMOLLM2, SMOLVLM, VIT_B_16, nano
+from bench.lib.models import AWQ, QWEN, SMOLVLM, nano
 from edge_mm.model.config import ModelConfig
 from edge_mm_runtime.engines.memory import BASE, PROFILES, Estimate
 
@@ -50,7 +50,7 @@ class Reach(NamedTuple):
     product_s: float  # added by each matrix product or convolution, however small
 
 
-_FULL = {"Orin": 1.0, "Thor": 1.0, "CPU": 1.0}
+_FULL = {"Orin": 1.0, "Thor": 1.0}
 LIMIT = Reach(1.0, _FULL, _FULL, 1.0, 0.0)
 
 
@@ -283,50 +283,6 @@ def prediction_table(model: Model, reach: Reach) -> str:
     )
 
 
-def here_table(own: Model) -> str:
-    """Measured on the development machine, beside its limit."""
-
-    def decode_s(precision: Precision) -> float:
-        return pass_s(SMOLLM2, precision, HERE, LIMIT, 1, 300)
-
-    def prefill_s(precision: Precision) -> float:
-        return pass_s(SMOLLM2, precision, HERE, LIMIT, 256, 0)
-
-    found = times(own, HERE, LIMIT, "fp32")
-    rows = [
-        (work, engine, show(took), show(1e3 * least_s), f"{100 * 1e3 * least_s / took:.0f} %")
-        for work, engine, took, least_s in (
-            (
-                "SmolLM2-135M, a token",
-                "ONNX Runtime, GroupQueryAttention, fp32",
-                20.0,
-                decode_s(FP32),
-            ),
-            ("", "the same, int8 weights", 9.1, decode_s(CPU_INT8)),
-            ("", "the same, int4 weights", 7.5, decode_s(CPU_INT4)),
-            ("", "onnxruntime-genai, int4 weights", 8.3, decode_s(CPU_INT4)),
-            (
-                "SmolLM2-135M, 256 tokens",
-                "ONNX Runtime, GroupQueryAttention, fp32",
-                389,
-                prefill_s(FP32),
-            ),
-            ("", "the same, int8 weights", 346, prefill_s(CPU_INT8)),
-            ("", "OpenVINO GenAI, int8 weights", 196, prefill_s(CPU_INT8)),
-            ("ViT-B/16, 224 x 224", "ONNX Runtime, fp32", 231, _vit_s("fp32")),
-            ("", "ONNX Runtime, int8", 79, _vit_s("int8")),
-            ("", "OpenVINO, int8", 63, _vit_s("int8")),
-            ("nano, frame to answer", "`bench/latency.py`", 28, found.vision + found.prefill),
-            ("nano, second question", "`bench/latency.py`", 3.0, found.question),
-        )
-    ]
-    return table("work | engine | measured, ms | limit, ms | share", rows)
-
-
-def _vit_s(math: Math) -> float:
-    return limit_s(0, VIT_B_16.operations, HERE, math)
-
-
 def tables() -> list[str]:
     """All of the page's, in its order."""
     config = msgspec.json.decode(NANO.read_bytes(), type=ModelConfig)
@@ -339,7 +295,6 @@ def tables() -> list[str]:
         published_table(),
         reach_table(reach),
         checks_table(reach),
-        here_table(nano(config, CPU_INT8)),
     ]
 
 

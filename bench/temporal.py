@@ -36,6 +36,7 @@ COLUMNS = {
     "jitter": lambda f: "" if f.jitter is None else f"{f.jitter:.2f} %",
     "flicker /s": lambda f: f"{f.flicker_per_s:.2f}",
     "id switches": lambda f: f"{f.switches}",
+    "ids a thing": lambda f: "" if f.ids_per_thing is None else f"{f.ids_per_thing:.2f}",
     "false boxes /frame": lambda f: f"{f.false_boxes:.3f}",
     "losses declared": lambda f: f"{f.declared} of {f.losses}" if f.declared else "",
     "after, s": lambda f: "" if f.delay_s is None else f"{f.delay_s:.2f}",
@@ -103,7 +104,7 @@ def examine(session: Session, sequence: MotionSequence) -> list[tuple[str, Tally
 def table(rows: dict[str, TemporalFigures]) -> str:
     """Markdown; id and loss figures only of what is tracked, the others have neither."""
     lines = ["| | " + " | ".join(COLUMNS) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
-    tracked_only = {"id switches", "losses declared", "after, s", "false losses"}
+    tracked_only = {"id switches", "ids a thing", "losses declared", "after, s", "false losses"}
     for name, found in rows.items():
         cells = [
             "" if column in tracked_only and "tracked" not in name else write(found)

@@ -66,14 +66,6 @@ THOR = Board(
     advertised="2,070 TFLOPS fp4 sparse",
 )
 BOARDS = (ORIN_NANO, ORIN_NANO_SUPER, ORIN_NX, ORIN_NX_SUPER, AGX_ORIN, THOR)
-HERE = Board(
-    name="development machine",
-    family="CPU",
-    memory_gb=25,
-    bandwidth_gb_s=30,
-    peak={"fp32": 0.235, "bf16": 0.468, "int8": 0.935},
-    advertised="2 cores of Zen 4, measured",
-)
 
 
 class Published(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,6 +13,7 @@ centre_error    of the shown box, in diagonals of the true one
 jitter          change of that error (a vector) from frame to frame, in percent of the diagonal
 flicker_per_s   how often a thing in view begins or ceases to be shown, after it was shown once
 switches        times that a thing's id is another one than before, while it stayed in view
+ids_per_thing   ids that were shown, of things and of nothing, over the things that came into view
 false_boxes     shown boxes a frame that are of nothing that was asked for
 losses          visits that ended: the thing had been shown, and went out of view
 declared        losses whose id is declared lost before the thing is back or the sequence ends
@@ -70,6 +71,8 @@ class Tally:
     found: int = 0
     changes: int = 0
     switches: int = 0
+    ids: int = 0
+    things: int = 0
     false_boxes: int = 0
     losses: int = 0
     early: int = 0
@@ -86,6 +89,7 @@ class TemporalFigures(msgspec.Struct, frozen=True):
     jitter: float | None
     flicker_per_s: float | None
     switches: int
+    ids_per_thing: float | None
     false_boxes: float
     losses: int
     declared: int
@@ -98,12 +102,15 @@ def measure(recording: Recording, truth: Truth, frames_per_s: float, *, first: i
     """Compare a recording with the truth, from frame `first` on (that of the first answer)."""
     tally = Tally(frames=len(truth) - first)
     pairs = _pairs(recording, truth, first)
-    for thing in sorted({thing for sights in truth for thing in sights}):
+    things = sorted({thing for sights in truth[first:] for thing in sights})
+    for thing in things:
         shown = [frame.get(thing) for frame in pairs]
         _measure_thing(tally, thing, shown, truth[first:], 1 / frames_per_s)
         _measure_losses(tally, thing, shown, recording.lost[first:], truth[first:], frames_per_s)
     for frame, paired in zip(recording.shown[first:], pairs, strict=True):
         tally.false_boxes += len(frame) - len(paired)
+    tally.things = len(things)
+    tally.ids = len({box.id for frame in recording.shown[first:] for box in frame} - {None})
     return tally
 
 
@@ -130,6 +137,7 @@ def figures(tally: Tally) -> TemporalFigures:
         jitter=100 * float(np.mean(tally.jumps)) if tally.jumps else None,
         flicker_per_s=tally.changes / seconds if seconds else None,
         switches=tally.switches,
+        ids_per_thing=tally.ids / tally.things if tally.things else None,
         false_boxes=tally.false_boxes / max(1, tally.frames),
         losses=tally.losses,
         declared=len(tally.delays_s),

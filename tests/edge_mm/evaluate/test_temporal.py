@@ -63,6 +63,17 @@ def test_switches_and_that_a_return_is_none() -> None:
     assert measure(recording(*frames), truth([1.0] * 5), RATE).switches == 2
 
 
+def test_ids_count_over_the_things_that_came_into_view() -> None:
+    far = (100.0, 10.0, 130.0, 50.0)
+    frames = [[Shown(1, BOX)], [Shown(2, BOX), Shown(3, far)], [Shown(2, BOX)]]
+    found = figures(measure(recording(*frames), truth([1.0] * 3), RATE))
+    assert found.ids_per_thing == 3.0  # two of the thing, one of nothing
+    unnamed = measure(recording([Shown(None, BOX)]), truth([1.0]), RATE)
+    assert figures(unnamed).ids_per_thing == 0.0
+    nothing = figures(measure(recording([]), [{}], RATE))
+    assert nothing.ids_per_thing is None
+
+
 def test_two_things_swap_their_ids() -> None:
     far = (100.0, 10.0, 130.0, 50.0)
     both = [{0: Sight(BOX, 1.0), 1: Sight(far, 1.0)}] * 2

@@ -14,13 +14,16 @@ from edge_mm_runtime.runner import OnnxRunner, Runner
 def default_target(bundle: Bundle, device: Device = "cpu") -> str:
     """The target of a bundle that answers on a device.
 
-    On the CPU any will do: without graphs for it, the first that the bundle has. For tensorrt it is
-    that of the engines that were built here; EngineError where there are none.
+    On the CPU any will do: without graphs for it, the first that the bundle has; openvino reads
+    those for the CPU only. For tensorrt it is that of the engines that were built here; EngineError
+    where there are none.
     """
     if device == "tensorrt":  # JetPack 6 reads tensorrt-10.3 only, whatever else the bundle has
         from edge_mm_runtime.engines.locate import find_engines
 
         return find_engines(bundle, None, ()).manifest.target
+    if device == "openvino":
+        return "cpu"
     targets = bundle.manifest.graphs
     return device if device == "cuda" or device in targets else next(iter(targets), device)
 
@@ -38,6 +41,10 @@ def open_graph(
         from edge_mm_runtime.engines.runner import open_engine
 
         return open_engine(bundle, part, target)
+    if device == "openvino":
+        from edge_mm_runtime.openvino import open_openvino
+
+        return open_openvino(bundle, part, target, threads)
     try:
         if part == "vision":
             return OnnxRunner(bundle.path(graphs.vision), threads, provider=device)

@@ -43,7 +43,7 @@ class Session:
     bundle           "default" (the shipped one), a folder, or an opened Bundle
     threads          for each graph; None: all cores that the process may use
     device           cpu, cuda: ONNX Runtime there, or BundleError; tensorrt: the engines that
-                     `edge-mm build` made of the bundle
+                     `edge-mm build` made of the bundle; openvino: the picture on OpenVINO
     target           which of the bundle's graphs answer; None: see `default_target`. Those for a
                      GPU are run on the CPU as well, slowly: a check of their numbers
     vision, decoder  other engines with the contract of the target's graphs; None: the graphs

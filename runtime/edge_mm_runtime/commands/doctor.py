@@ -23,6 +23,7 @@ ENGINES = {
     "tensorrt": "gpu",
     "cuda": "gpu",
     "tensorrt_rtx": "rtx",
+    "openvino": "openvino",
 }
 NEEDED = ("onnxruntime", "cv2")
 GIB = 1 << 30
@@ -98,11 +99,14 @@ def _cameras() -> Iterator[Finding]:
 
 
 def _packages() -> Iterator[Finding]:
+    from edge_mm_runtime.openvino import silent
+
     for name in BASE:
         yield Finding(name, _version(name))
     for name, extra in ENGINES.items():
         try:
-            module = importlib.import_module(name)
+            with silent():
+                module = importlib.import_module(name)
         except ImportError as error:
             why = "missing" if isinstance(error, ModuleNotFoundError) else f"broken ({error})"
             needed = name in NEEDED

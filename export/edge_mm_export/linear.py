@@ -18,7 +18,7 @@ from onnxscript import GraphBuilder
 
 from edge_mm_export.errors import ExportError, UnsupportedError
 from edge_mm_export.hooks import FloatArray, Linear, constant
-from edge_mm_export.linear_dynamic import dynamic_linear
+from edge_mm_export.linear_dynamic import dynamic_linear, tensor_linear
 from edge_mm_export.precision import Precision
 from edge_mm_export.quantise import (
     BLOCK,
@@ -29,7 +29,7 @@ from edge_mm_export.quantise import (
 )
 
 _INT8_ACTIVATIONS = 4  # MatMulNBits accuracy_level: multiply in int8, sum in fp32
-_BITS = {"int8": 8, "int4": 4, "w8a8-dynamic": 8}  # the last one's lm_head
+_BITS = {"int8": 8, "int4": 4, "w8a8-dynamic": 8, "w8a8-tensor": 8}  # of the last two: lm_head
 
 Scales = Mapping[str, float]
 """By name of a linear: what one step of its quantised input is worth (see `calibrate.py`)."""
@@ -63,6 +63,8 @@ def linear_hook(
     in_blocks = _nbits(graph, dtype, blocks) if contrib else _dequantised(graph, dtype, blocks)
     if precision.weights == "w8a8-dynamic":
         return dynamic_linear(graph, in_blocks)
+    if precision.weights == "w8a8-tensor":
+        return tensor_linear(graph, in_blocks)
     return in_blocks
 
 

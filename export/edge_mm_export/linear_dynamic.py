@@ -5,6 +5,10 @@ tokens that are read with it. Where 8 bits of an input lose too much, it is spli
 to the base 254, which are rows of one product: the weights are read once and kept once. On
 SmolLM2-135M that is `qkv` and `down`, whose inputs hold few large values among many small ones.
 
+w8a8-tensor has one scale for all tokens of a pass instead, and a single node for a linear. What a
+token comes to then depends a little on those that are read with it, and where the first token has
+massive activations (arXiv 2402.17762), as in most pretrained language models, all others pay.
+
 x86 needs VNNI for these products (ONNX Runtime adds pairs of them in 16 saturating bits without).
 """
 
@@ -21,6 +25,28 @@ _TWO_DIGITS = ("qkv", "down")
 _STEP = 1 / INT8_LARGEST  # of inputs within +-1
 _BASE = 2 * INT8_LARGEST  # a rest is within half a step: again +-127 of its steps
 _ZERO = np.array(128, np.uint8)  # the kernels multiply unsigned inputs by signed weights
+
+
+def tensor_linear(graph: GraphBuilder, head: Linear) -> Linear:
+    """DynamicQuantizeMatMul: one scale a pass and one an output channel; fp32 in and out.
+
+    `head` draws lm_head, as for `dynamic_linear`.
+    """
+    contrib = graph.opset("com.microsoft", 1)
+
+    def linear(x: ir.Value, name: str, weight: FloatArray) -> ir.Value:
+        if name == "lm_head":
+            return head(x, name, weight)
+        values, scales = quantise_channels(weight, 0)
+        product: ir.Value = contrib.DynamicQuantizeMatMul(
+            x,
+            constant(graph, values.T, f"{name}.weight_int8"),
+            constant(graph, scales, f"{name}.scales"),
+        )
+        product.type = ir.TensorType(ir.DataType.FLOAT)
+        return product
+
+    return linear
 
 
 def dynamic_linear(graph: GraphBuilder, head: Linear) -> Linear:

@@ -80,7 +80,7 @@ def stored_vision(
 
 def has_int8_tower(precision: Precision) -> bool:
     """Whether the vision graph of a precision computes in 8 bits, as its decoder does."""
-    return precision.weights == "w8a8-dynamic"
+    return precision.weights in ("w8a8-dynamic", "w8a8-tensor")
 
 
 def halved(model: ir.Model) -> ir.Model:

@@ -77,11 +77,14 @@ def int8_linears(model: ir.Model) -> ir.Model:
 
 
 def int8_convolutions(model: ir.Model, frames: Iterable[PixelValues], scratch: Path) -> ir.Model:
-    """A copy with Q/DQ around its convolutions, which ONNX Runtime fuses to QLinearConv.
+    """A copy with Q/DQ around its dense convolutions, which ONNX Runtime fuses to QLinearConv.
 
     frames are pixel_values [1, 3, H, W]; what a tensor holds on them, least to largest, is its
-    range. The first convolutions stay fp32 (ONNX Runtime's 8-bit kernel is slower on 3 channels),
-    and the last ones, whose outputs are what the tower says. `scratch` is a folder for copies.
+    range. Dense are those of all channels and more than one pixel: an output adds up so many inputs
+    that the errors of their rounding cancel. In 8 bits the depthwise and 1x1 convolutions of a
+    backbone move boxes beyond the export's gate. The first convolutions stay fp32 as well (ONNX
+    Runtime's 8-bit kernel is slower on 3 channels), and the last ones, whose outputs are what the
+    tower says. `scratch` is a folder for copies.
     """
     names = _convolutional(model.graph)
     if not names:
@@ -149,13 +152,13 @@ def _take_place(old: ir.Value, new: ir.Value) -> None:
 
 
 def _convolutional(graph: ir.Graph) -> list[str]:
-    """The nodes to quantise: convolutions between the first and the last, and what joins them."""
+    """The nodes to quantise: dense convolutions between the first and the last, what joins them."""
     after = _downstream(graph)
     before = _upstream(graph)
     convolutions = [
         node
         for node in graph
-        if node.op_type == "Conv" and node.inputs[0] in after and node.outputs[0] in before
+        if _is_dense(node) and node.inputs[0] in after and node.outputs[0] in before
     ]
     known = {value for node in convolutions for value in (node.inputs[0], node.outputs[0])}
     chosen = set(convolutions)
@@ -166,6 +169,16 @@ def _convolutional(graph: ir.Graph) -> list[str]:
             chosen.add(node)
             known.update(node.outputs)
     return [str(node.name) for node in graph if node in chosen]
+
+
+def _is_dense(node: ir.Node) -> bool:
+    """Whether a node is a convolution over all channels and more than one pixel."""
+    if node.op_type != "Conv":
+        return False
+    weight, groups = node.inputs[1], node.attributes.get("group")
+    assert weight is not None and weight.const_value is not None
+    several = any(size > 1 for size in weight.const_value.numpy().shape[2:])
+    return several and (groups is None or groups.as_int() == 1)
 
 
 def _downstream(graph: ir.Graph) -> set[ir.Value | None]:

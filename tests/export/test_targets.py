@@ -31,6 +31,7 @@ ROUNDED = {  # lowest cosine of the logits; 4-bit weights move a random model fa
     ("cpu", "int8"): 0.997,
     ("cpu", "int4"): 0.8,
     ("cpu", "w8a8"): 0.99,
+    ("cpu", "w8a8-tensor"): 0.97,
     ("cuda", "int8"): 0.997,
     ("cuda", "int4"): 0.8,
     ("tensorrt", "int8"): 0.995,

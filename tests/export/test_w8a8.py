@@ -1,4 +1,4 @@
-"""The dynamic w8a8 linear of `cpu` against numpy: scales of tokens, two digits, tokens of zeros."""
+"""The dynamic w8a8 linears of `cpu` against numpy: scales of tokens or all, digits, zeros."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ TOKENS[0, 0, 3] = 500  # an outlier as in the first token of a language model
 TOKENS[0, 1] *= 1e-4
 
 
-def run(name: str, x: np.ndarray, folder: Path) -> np.ndarray:
+def run(name: str, x: np.ndarray, folder: Path, precision: str = "w8a8") -> np.ndarray:
     """The product of a linear of that name with WEIGHT on ONNX Runtime."""
     opsets = {"": 23, "com.microsoft": 1}
     graph = GraphBuilder(ir.Graph([], [], nodes=[], opset_imports=opsets, name="one"))
     tokens = graph.input("x", ir.DataType.FLOAT, [1, "tokens", WIDTH])
-    linear = linear_hook(graph, PRECISIONS["cpu"]["w8a8"], contrib=True)
+    linear = linear_hook(graph, PRECISIONS["cpu"][precision], contrib=True)
     product = linear(tokens, name, WEIGHT)
     product.name = "y"
     graph.add_output(product, "y")
@@ -99,3 +99,45 @@ def test_its_decoder_needs_no_frames_and_holds_each_weight_once(tiny: Any) -> No
     layer = tiny.spec.hidden_size * (tiny.spec.qkv_size + tiny.spec.heads * tiny.spec.head_dim)
     layer += 3 * tiny.spec.hidden_size * tiny.spec.intermediate_size
     assert sum(weights) == tiny.spec.layers * layer
+
+
+@pytest.mark.parametrize("name", ["layers.0.o", "layers.0.down"])
+def test_one_scale_of_all_tokens_is_numpys(name: str, tmp_path: Path) -> None:
+    tokens = TOKENS[:, 2:]
+    low, high = (float(f(tokens.astype(np.float64))) for f in (np.min, np.max))
+    step = (high - low) / 255
+    zero = np.rint(-low / step)
+    rounded = (np.clip(np.rint(tokens / step) + zero, 0, 255) - zero) * step
+    expected = rounded @ channels(WEIGHT).T
+    found = run(name, tokens, tmp_path, "w8a8-tensor")
+    assert found.shape == (1, 3, OUT)
+    # A rounding at half a step may fall either way in fp32.
+    assert np.abs(found - expected).max() < step * np.abs(channels(WEIGHT)).max() * 2
+    assert (
+        np.abs(expected - tokens @ channels(WEIGHT).T).max() > 10 * np.abs(found - expected).max()
+    )
+
+
+def test_an_outlier_spoils_one_scale_of_all_and_not_those_of_tokens(tmp_path: Path) -> None:
+    exact = TOKENS.astype(np.float64) @ WEIGHT.T
+    errors = {}
+    for precision in ("w8a8", "w8a8-tensor"):
+        found = run("layers.0.o", TOKENS, tmp_path, precision)
+        errors[precision] = np.linalg.norm(found - exact, axis=2) / np.linalg.norm(exact, axis=2)
+    assert errors["w8a8"][0, 2:].max() < 0.02
+    assert errors["w8a8-tensor"][0, 2:].min() > 0.2
+
+
+def test_its_decoder_has_one_node_for_a_linear(tiny: Any) -> None:
+    stored = PRECISIONS["cpu"]["w8a8-tensor"]
+    assert not stored.needs_scales and not stored.is_calibrated
+    kinds = [
+        node.op_type
+        for node in build_decoder(tiny.spec, tiny.weights(), precision="w8a8-tensor").graph
+    ]
+    plain = [
+        node.op_type for node in build_decoder(tiny.spec, tiny.weights(), precision="int8").graph
+    ]
+    assert kinds.count("DynamicQuantizeMatMul") == 4 * tiny.spec.layers
+    assert kinds.count("MatMulNBits") == 1  # lm_head
+    assert len(kinds) == len(plain)

@@ -60,9 +60,11 @@ def calibrate(raw: float, temperature: float | None) -> float:
 
 def softmax(scores: Floats) -> npt.NDArray[np.float64]:
     """Softmax over the last axis in float64; -inf is probability 0."""
-    wide = scores.astype(np.float64)
-    exponentials = np.exp(wide - wide.max(axis=-1, keepdims=True))
-    out: npt.NDArray[np.float64] = exponentials / exponentials.sum(axis=-1, keepdims=True)
+    most = scores.max(axis=-1, keepdims=True)
+    # In place: of a large vocabulary, new arrays cost more time than what is computed.
+    out: npt.NDArray[np.float64] = np.subtract(scores, most, dtype=np.float64)
+    np.exp(out, out=out)
+    out /= out.sum(axis=-1, keepdims=True)
     return out
 
 

@@ -128,8 +128,10 @@ def _decode(
     interrupted: Interrupted,
 ) -> Iterator[FinishReason]:
     """Append to `ids`; "partial" before each pass that follows a choice, then why it ended."""
+    forward = constraint if isinstance(constraint, FastForward) else None
+    allowed = constraint.allowed()
     while True:
-        logits = np.where(constraint.allowed(), position.logits, -np.inf)
+        logits = np.where(allowed, position.logits, -np.inf)
         ahead = [guide.choose(logits, len(ids))]
         waiting: list[int] = []  # accepted, not yet seen by the decoder
         while ahead:
@@ -155,7 +157,11 @@ def _decode(
                 if len(waiting) > decoder.room:
                     yield "length"
                     return
-            ahead = ahead or _without_a_choice(constraint)
+            if not ahead and forward is not None:
+                ahead = list(forward.forced())
+            if not ahead:
+                allowed = constraint.allowed()
+                ahead = _without_a_choice(allowed)
         yield "partial"
         if reason := interrupted():
             yield reason
@@ -163,9 +169,6 @@ def _decode(
         position = decoder.extend(waiting)
 
 
-def _without_a_choice(constraint: Constraint) -> list[int]:
-    """The ids that must come next; none where there is a choice."""
-    if isinstance(constraint, FastForward) and (forced := constraint.forced()):
-        return list(forced)
-    options = np.flatnonzero(constraint.allowed())
-    return [int(options[0])] if len(options) == 1 else []
+def _without_a_choice(allowed: Allowed) -> list[int]:
+    """The only id that is allowed; none where there is a choice."""
+    return [int(allowed.argmax())] if np.count_nonzero(allowed) == 1 else []

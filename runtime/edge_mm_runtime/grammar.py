@@ -128,9 +128,7 @@ class GrammarConstraint:
     def allowed(self) -> npt.NDArray[np.bool_]:
         """[logits_size], True for each id that may come next; the stop ids where it may end."""
         packed = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
-        bits = np.unpackbits(packed, bitorder="little")[: self._size].astype(np.bool_)
-        mask = np.zeros(self._size, np.bool_)
-        mask[: len(bits)] = bits
+        mask = np.unpackbits(packed, count=self._size, bitorder="little").view(np.bool_)
         if not mask.any():
             raise RuntimeError(f"the grammar allows nothing: {self._matcher.get_error()}")
         return mask

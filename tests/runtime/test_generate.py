@@ -166,6 +166,29 @@ def test_no_pass_is_begun_after_an_interruption(passes: int) -> None:
     assert made.ids == whole.ids[: len(made.ids)]
 
 
+def test_the_mask_is_asked_once_an_id() -> None:
+    class Counted(Rules):
+        masks = 0
+
+        def allowed(self) -> np.ndarray:
+            self.masks += 1
+            return super().allowed()
+
+        def accept(self, token: int) -> None:
+            self.last = token
+
+    constraint = Counted({})
+    made = generate(
+        Decoder(Successor(), DecoderGeometry(0, 1, 8, 64, SIZE, 4)),
+        [1, 2],
+        constraint=constraint,
+        guide=Greedy(),
+        stop_ids=[6],
+        max_new_tokens=50,
+    )
+    assert (made.ids, constraint.masks) == ([3, 4, 5], 4)
+
+
 def test_it_tells_what_it_has_before_each_pass() -> None:
     decoder = Decoder(Successor(), DecoderGeometry(0, 1, 8, 64, SIZE, 4))
     after = {4: [POINTER], 23: [STOP]}

@@ -52,6 +52,48 @@ def test_outputs_are_the_callers_own(counter: Path) -> None:
         np.testing.assert_array_equal(first["twice"], [2, 4])
 
 
+@pytest.mark.parametrize("size", [3, 300])  # small ones are written where the last one is bound
+@pytest.mark.parametrize("is_open", [False, True])
+def test_each_run_has_the_inputs_of_its_own(tmp_path: Path, size: int, is_open: bool) -> None:
+    tensor = helper.make_tensor_value_info
+    shape = ["n" if is_open else size]
+    graph = helper.make_graph(
+        [helper.make_node("Add", ["x", "x"], ["twice"])],
+        "twice",
+        [tensor("x", TensorProto.FLOAT, shape)],
+        [tensor("twice", TensorProto.FLOAT, shape)],
+    )
+    path = tmp_path / "twice.onnx"
+    opset = helper.make_opsetid("", 20)
+    onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=10), str(path))
+    x = np.arange(size, dtype=np.float32)
+    wide = np.arange(2 * size, dtype=np.float32)
+    given, found = [], []
+
+    def run(array: np.ndarray) -> None:
+        given.append(array.copy())
+        found.append(runner.run({"x": array})["twice"])
+
+    with OnnxRunner(path, 1) as runner:
+        run(x)
+        x += 1  # the same array with another content
+        run(x)
+        run(x + 5)
+        run(x)
+        scattered = wide[::2]
+        run(scattered)
+        wide += 7
+        run(scattered)
+        if is_open:
+            run(x[:2])
+            run(x)
+        with pytest.raises(ValueError, match="it was given float64"):
+            runner.run({"x": x.astype(np.float64)})
+    np.testing.assert_array_equal(x, np.arange(size) + 1)  # the caller's, as the outputs are
+    for array, twice in zip(given, found, strict=True):  # those of earlier runs are as they were
+        np.testing.assert_array_equal(twice, 2 * array)
+
+
 def test_wrong_inputs_are_told(counter: Path) -> None:
     runner = OnnxRunner(counter, 1)
     x, total = np.zeros(2, np.float32), np.zeros(2, np.float32)

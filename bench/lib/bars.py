@@ -27,7 +27,7 @@ class Bar(NamedTuple):
 
     least      instead: the peer's over ours, a ratio of speeds, is to be at least so much
     ours       precisions of ours that count, None: all; peers: the same of the peers'
-    against    another measure of ours in place of a peer's
+    against    another measure of the same engine of ours, in place of a peer's
     engine     what a peer's name begins with
     p95_ms     instead of a ratio: 95 % of the rounds take no longer
     """
@@ -80,8 +80,12 @@ def bars_table(results: Mapping[str, PartResult], bars: Sequence[Bar] = BARS) ->
 
 def bar_cells(bar: Bar, rows: Sequence[Row]) -> list[str]:
     """A line of the table; where one side was not measured, it says so."""
-    theirs = _against(bar, rows)
+    theirs = best_peer(
+        (row for row in rows if row.engine.startswith(bar.engine)), bar.measure, bar.peers
+    )
     ours = _ours(bar, rows, theirs)
+    if bar.against is not None:
+        theirs = ours
     wanted = _wanted(bar)
     if ours is not None and bar.p95_ms is not None:
         found = float(np.percentile(ours.figures[bar.measure], 95))
@@ -102,14 +106,6 @@ def bar_cells(bar: Bar, rows: Sequence[Row]) -> list[str]:
         wanted,
         _yes(_is_reached(bar, ratio)),
     ]
-
-
-def _against(bar: Bar, rows: Sequence[Row]) -> Row | None:
-    if bar.against is not None:
-        return next((row for row in rows if row.ours and bar.against in row.figures), None)
-    return best_peer(
-        (row for row in rows if row.engine.startswith(bar.engine)), bar.measure, bar.peers
-    )
 
 
 def _ours(bar: Bar, rows: Sequence[Row], theirs: Row | None) -> Row | None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from edge_mm_runtime.errors import UsageError
+from edge_mm_runtime.hashes import files_sha256
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ROOT / "bench" / "peers"
@@ -46,3 +47,13 @@ def made(out: Path, make: Callable[[Path], None]) -> Path:
     make(partial)
     partial.rename(out)
     return out
+
+
+def made_bundle(out: Path, make: Callable[[Path], None], *sources: Path) -> Path:
+    """`made` for a bundle: kept for as long as the exporter and its `sources` are the same."""
+    found = files_sha256(*sorted((ROOT / "export").rglob("*.py")), *sources)
+    kept = out.with_name(f"{out.name}-{found[:12]}")
+    for old in out.parent.glob(f"{out.name}-*"):
+        if old != kept:
+            shutil.rmtree(old)
+    return made(kept, make)

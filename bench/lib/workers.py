@@ -15,6 +15,7 @@ A worker of something else than text answers requests of its own with `serve`.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -27,6 +28,9 @@ import numpy as np
 REPLIES_TO = "BENCH_ANSWER "  # what begins an answer; engines write to standard output as well
 
 
+_SILENT = os.environ | {"CI": "true"}  # in which OpenVINO's telemetry sends nothing
+
+
 class Worker:
     """A context manager around a worker's process."""
 
@@ -35,7 +39,7 @@ class Worker:
         started = time.perf_counter()
         self._script = next((Path(word).name for word in command if word.endswith(".py")), "it")
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=_SILENT
         )
         self.ask(first or {"prefill": 1})
         self.cold_start_s = time.perf_counter() - started

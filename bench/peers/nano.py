@@ -1,6 +1,6 @@
 """The shipped model behind the runtime's Session, as a bundle or in torch, as a worker.
 
-python bench/peers/nano.py bundle|torch NAME-OR-FOLDER THREADS, then requests on standard input:
+python bench/peers/nano.py cpu|openvino|torch FOLDER THREADS, then requests on standard input:
 
     {"new_frame": 1}     -> ms from a frame that was never seen to its parsed answer
     {"second": 1}        -> ms of another question on that frame
@@ -17,12 +17,14 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from bench.lib.workers import serve
 from bench.soak import over_and_over
 from edge_mm.demo.questions import load_questions, shipped_frames
 from edge_mm_runtime import Answer, Session
+from edge_mm_runtime.devices import Device
 from edge_mm_runtime.image import Frame, read_image
 from edge_mm_runtime.sources import open_source
 from edge_mm_runtime.watch import watch
@@ -114,7 +116,7 @@ def main() -> None:
         torch.set_num_threads(int(threads))
         session = open_checkpoint(Path(name))
     else:
-        session = Session(name, threads=int(threads))
+        session = Session(name, threads=int(threads), device=msgspec.convert(kind, Device))
     with session:
         serve(Nano(session).answer)
 

@@ -30,6 +30,14 @@ def ours(model: str, threads: int) -> Tower:
     return lambda pixels: runner.run({"pixel_values": pixels})["image_embeds"]
 
 
+def ours_on_openvino(model: str, threads: int) -> Tower:
+    """The runtime's runner of device openvino."""
+    from edge_mm_runtime.openvino import OpenVinoRunner
+
+    runner = OpenVinoRunner(Path(model), threads)
+    return lambda pixels: runner.run({"pixel_values": pixels})["image_embeds"]
+
+
 def onnxruntime_alone(model: str, threads: int) -> Tower:
     """ONNX Runtime in its own settings but for the threads."""
     import onnxruntime
@@ -75,6 +83,8 @@ def open_tower(kind: str, model: str, threads: int) -> Tower:
     """By the first word of the command line."""
     if kind == "edge-mm":
         return ours(model, threads)
+    if kind == "edge-mm-openvino":
+        return ours_on_openvino(model, threads)
     if kind == "onnxruntime":
         return onnxruntime_alone(model, threads)
     engine, _, precision = kind.partition("-")

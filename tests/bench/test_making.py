@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.lib.making import made, run
+from bench.lib.making import made, made_bundle, run
 from edge_mm_runtime.errors import UsageError
 
 
@@ -36,3 +36,18 @@ def test_a_conversion_that_fails() -> None:
     code = "import sys; print('a line'); sys.exit('RuntimeError: no such operator')"
     with pytest.raises(UsageError, match="failed with 1: RuntimeError: no such operator"):
         run(["env", "A=1", sys.executable, "-c", code])
+
+
+def test_a_bundle_is_made_anew_when_what_it_comes_of_is_another(tmp_path: Path) -> None:
+    weights, runs = tmp_path / "weights", []
+
+    def make(partial: Path) -> None:
+        runs.append(partial)
+        partial.mkdir()
+
+    found = []
+    for content in (b"one", b"one", b"two"):
+        weights.write_bytes(content)
+        found.append(made_bundle(tmp_path / "bundle", make, weights))
+    assert found[0] == found[1] != found[2]
+    assert len(runs) == 2 and list(tmp_path.glob("bundle-*")) == [found[2]]

@@ -11,12 +11,13 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from bench.lib.limits import Linear, Precision, pass_bytes, pass_operations
-from bench.lib.making import ROOT, command, made, on, run
+from bench.lib.making import command, made, made_bundle, on, run
 from bench.lib.models import SMOLLM2, VIT_B_16
 from bench.lib.parts.pictures import SEED, SIDE, shipped_pictures
 from bench.lib.parts.text import leading
@@ -25,7 +26,6 @@ from bench.lib.results import Load, Work
 from bench.lib.run import OURS, Engine, Part
 from bench.lib.smollm2 import fetch_model
 from bench.lib.workers import Worker
-from edge_mm_runtime.hashes import files_sha256
 
 FOLDER = Path("data/bench/llava")
 MODEL, PICTURES = FOLDER / "smollm2-siglip", FOLDER / "pictures.npy"
@@ -106,7 +106,7 @@ def _ours(threads: int) -> list[Engine]:
 
     def prepare(precision: str) -> Callable[[], list[str]]:
         def export() -> list[str]:
-            bundle = _bundle(precision)
+            bundle = made_bundle(FOLDER / f"bundle-{precision}", partial(_export, precision))
             words = prompt_words()
             return command(sys.executable, "edge_mm_llava.py", bundle, PICTURES, words, threads)
 
@@ -239,17 +239,7 @@ def _write_pictures(out: Path) -> None:
         np.save(file, shipped_pictures())
 
 
-def _bundle(precision: str) -> Path:
-    """Kept for as long as the exporter is the same."""
-    sources = sorted((ROOT / "export").rglob("*.py"))
-    out = FOLDER / f"bundle-{precision}-{files_sha256(*sources)[:12]}"
-    for old in FOLDER.glob(f"bundle-{precision}-*"):
-        if old != out:
-            shutil.rmtree(old)
-    return made(out, lambda partial: _export(partial, precision))
-
-
-def _export(out: Path, precision: str) -> None:
+def _export(precision: str, out: Path) -> None:
     """As `edge-mm export` does it, verified on two of the shipped pictures.
 
     Not by their words: of a random tower one near-tie makes others of them, and `judge` counts.

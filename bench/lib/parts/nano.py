@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from bench.lib.bars import NEW_FRAME, SECOND
+from bench.lib.making import command, made_bundle
 from bench.lib.results import Work
 from bench.lib.run import OURS, Engine, Part
 from bench.lib.workers import Worker
 
 CHECKPOINT = Path(__file__).parents[3] / "models" / "nano"
-SCRIPT = Path(__file__).parents[2] / "peers" / "nano.py"
+FOLDER = Path("data/bench/nano")
 TORCH = "torch fp32"
 STREAM_S, JUDGED = 60, 8
 WORKS = (
@@ -27,7 +28,14 @@ def part(threads: int) -> Part:
     return Part(
         name="nano",
         engines=[
-            Engine(f"{OURS} default bundle", OURS, "int8", _command("bundle", "default", threads)),
+            Engine(f"{OURS} default bundle", OURS, "int8", _command("cpu", "default", threads)),
+            Engine(
+                f"{OURS} default bundle, OpenVINO",
+                OURS,
+                "int8",
+                _command("openvino", "default", threads),
+            ),
+            Engine(f"{OURS} w8a8-tensor", OURS, "w8a8", _w8a8(threads)),
             Engine(TORCH, "torch", "fp32", _command("torch", str(CHECKPOINT), threads)),
         ],
         works=WORKS,
@@ -67,5 +75,33 @@ def stream(workers: Mapping[str, Worker]) -> list[str]:
     return notes
 
 
-def _command(kind: str, name: str, threads: int) -> Callable[[], list[str]]:
-    return lambda: [sys.executable, str(SCRIPT), kind, name, str(threads)]
+def _command(kind: str, name: str | Path, threads: int) -> Callable[[], list[str]]:
+    return lambda: command(sys.executable, "nano.py", kind, name, threads)
+
+
+def _w8a8(threads: int) -> Callable[[], list[str]]:
+    """The checkpoint in 8 bits throughout, exported and verified on the first run."""
+
+    def prepare() -> list[str]:
+        weights = CHECKPOINT / "model.safetensors"
+        bundle = made_bundle(FOLDER / "bundle-w8a8-tensor", _export, weights)
+        return _command("cpu", bundle, threads)()
+
+    return prepare
+
+
+def _export(out: Path) -> None:
+    from bench.export import CALIBRATION, PICTURES, SEED
+    from edge_mm.data.tabletop.write import make_dataset
+    from edge_mm.demo.questions import shipped_frames
+    from edge_mm_export.export import export_checkpoint
+
+    if not (CALIBRATION / "scenes.json").is_file():
+        make_dataset(CALIBRATION, PICTURES, SEED, "val")
+    export_checkpoint(
+        CHECKPOINT,
+        out,
+        frames=shipped_frames(),
+        precision="w8a8-tensor",
+        calibration=CALIBRATION,
+    )

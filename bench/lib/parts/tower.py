@@ -65,18 +65,21 @@ def judge(workers: Mapping[str, Worker]) -> dict[str, tuple[str, float]]:
 def _ours(threads: int) -> list[Engine]:
     from edge_mm_export.precision import PRECISIONS
 
-    def prepare(precision: str) -> Callable[[], list[str]]:
+    def prepare(precision: str, kind: str = "edge-mm") -> Callable[[], list[str]]:
         def write() -> list[str]:
             path = FOLDER / f"ours-{precision}.onnx"
             _write_ours(path, precision)
-            return _worker("edge-mm", path, threads)
+            return _worker(kind, path, threads)
 
         return write
 
     return [
-        Engine(f"{OURS} {precision}", OURS, precision, prepare(precision))
-        for precision in TIMED
-        if precision in PRECISIONS["cpu"]
+        *(
+            Engine(f"{OURS} {precision}", OURS, precision, prepare(precision))
+            for precision in TIMED
+            if precision in PRECISIONS["cpu"]
+        ),
+        Engine(f"{OURS} int8, OpenVINO", OURS, "int8", prepare("int8", "edge-mm-openvino")),
     ]
 
 

@@ -165,7 +165,7 @@ def calibrate(
     """
     from edge_mm.evaluate.calibration import PLACES, WORDS, located, worded
     from edge_mm.evaluate.exam import sit
-    from edge_mm.evaluate.fit import best, errors, fit_temperature, pairs
+    from edge_mm.evaluate.fit import best, errors, fit_temperature, pairs, useful
 
     trials = sweep(open_session, was, folder, places)
     threshold = best(trials).threshold
@@ -178,7 +178,7 @@ def calibrate(
 
     found = raw(threshold)
     earlier = found if threshold == was.existence_threshold else raw(was.existence_threshold)
-    things, words = fit_temperature(found["located"]), fit_temperature(found["words"])
+    things, words = (useful(fit_temperature(found[kind]), found[kind]) for kind in found)
     return Calibrated(
         pictures=len(places),
         thresholds=trials,

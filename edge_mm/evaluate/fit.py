@@ -3,7 +3,8 @@
 existence threshold  the least share of `<ref>` against `<none>` at which "it is there" is the
                      better answer: the best mean of (found what is there, refused what is not)
 temperature          T of sigmoid(logit(p) / T) with the least negative log likelihood of what was
-                     right: temperature scaling, Guo et al., arXiv 1706.04599, section 4.2
+                     right: temperature scaling, Guo et al., arXiv 1706.04599, section 4.2; none
+                     where it worsens the Brier score
 """
 
 from __future__ import annotations
@@ -93,6 +94,23 @@ def fit_temperature(found: Pairs) -> Fit:
     if not LOWEST * 1.01 < temperature < HIGHEST / 1.01:
         return Fit(None, f"the best would be outside {LOWEST} to {HIGHEST}")
     return Fit(temperature)
+
+
+def useful(fit: Fit, found: Pairs) -> Fit:
+    """The fit, or none where confidences are no nearer to what was right with it (Brier score).
+
+    A few answers that are surely wrong can rule the likelihood, and flatten all the others.
+    """
+    with_it, without = errors(found, fit.temperature), errors(found, None)
+    if fit.temperature is None or with_it is None or without is None:
+        return fit
+    if with_it.brier < without.brier:
+        return fit
+    return Fit(
+        None,
+        f"{fit.temperature:.2f} has the greater likelihood, but the Brier score would be "
+        f"{with_it.brier:.4f} instead of {without.brier:.4f}",
+    )
 
 
 def errors(found: Pairs, temperature: float | None) -> Errors | None:

@@ -93,3 +93,14 @@ def test_the_best_threshold_by_hand() -> None:
     ]
     assert [one.mean for one in trials] == [0.75, 0.875, 0.875, 0.75]
     assert f.best(trials).threshold == 0.6, "the first of equals"
+
+
+def test_a_temperature_that_a_few_sure_errors_rule_is_not_used() -> None:
+    # 9 of 10 are right at 0.9: calibrated, but for five that are surely wrong.
+    found = [(0.9, n % 10 > 0) for n in range(200)] + [(1 - 1e-6, False)] * 5
+    fit = f.fit_temperature(found)
+    assert fit.temperature is not None and fit.temperature > 1.3
+    refused = f.useful(fit, found)
+    assert refused.temperature is None and "Brier score would be 0." in refused.reason
+    sure = [(0.99, n % 4 > 0) for n in range(200)]  # 0.99 said, 0.75 right
+    assert f.useful(kept := f.fit_temperature(sure), sure) is kept

@@ -76,6 +76,11 @@ class Step:
         self._case = 0  # the question that was furthest from torch
 
     @property
+    def _is_opaque(self) -> bool:
+        """Whether ONNX Runtime cannot show what flows: it fuses fp8 to a kernel without fp8."""
+        return self.stored.weights == "fp8"
+
+    @property
     def _halves(self) -> bool:
         return self.stored.activations != "FLOAT"
 
@@ -150,7 +155,7 @@ class Step:
 
     def more_islands(self, source: Source, exam: Exam, most: int) -> Islands | None:
         """Those of now and what has to be fp32 besides; None if that is not what is wrong."""
-        if not self._halves:
+        if not self._halves or self._is_opaque:
             return None
         decoder = source.subject.draw_decoder(
             self.target,
@@ -179,6 +184,8 @@ class Step:
 
     def first_drifted(self, source: Source, exam: Exam, exact: Step) -> str:
         """The module to look at, where the answer is that was furthest from torch's."""
+        if self._is_opaque:
+            return "not known, ONNX Runtime cannot show what flows in fp8"
         return first_drifted(
             source.subject,
             self._bundle(),

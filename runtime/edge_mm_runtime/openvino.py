@@ -22,7 +22,15 @@ from edge_mm_runtime.bundle import Bundle
 from edge_mm_runtime.decoder import open_decoder
 from edge_mm_runtime.errors import BundleError
 from edge_mm_runtime.extras import require
-from edge_mm_runtime.runner import Array, Arrays, Runner, TensorSpec, available_cores
+from edge_mm_runtime.runner import (
+    Array,
+    Arrays,
+    Runner,
+    TensorSpec,
+    available_cores,
+    check_input,
+    check_names,
+)
 
 TARGET = "cpu"  # whose graphs are read
 _TELEMETRY = "openvino_telemetry"
@@ -54,7 +62,9 @@ class OpenVinoRunner:
 
     def run(self, inputs: Mapping[str, Array]) -> Arrays:
         """Run the graph once; the outputs are the caller's own."""
-        self._check(inputs)
+        check_names(self, inputs, closed=self._request is None)
+        for name, array in inputs.items():
+            check_input(self, name, array)
         request = self._request
         given = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
         for name, array in given.items():
@@ -71,21 +81,6 @@ class OpenVinoRunner:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _check(self, inputs: Mapping[str, Array]) -> None:
-        if self._request is None:
-            raise ValueError(f"the runner of {self.path.name} is closed")
-        if inputs.keys() != self.inputs.keys():
-            raise ValueError(
-                f"{self.path.name} takes {sorted(self.inputs)}, it was given {sorted(inputs)}"
-            )
-        for name, spec in self.inputs.items():
-            if not spec.accepts(inputs[name]):
-                given = inputs[name]
-                raise ValueError(
-                    f"{self.path.name}: input {name} is {spec}, "
-                    f"it was given {given.dtype}{list(given.shape)}"
-                )
 
 
 def open_openvino(

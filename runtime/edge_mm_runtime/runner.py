@@ -132,12 +132,7 @@ class OnnxRunner:
         On cuda an array that was given to the last run as well is not copied there again: give
         another one for another content.
         """
-        if self._session is None:
-            raise ValueError(f"the runner of {self.path.name} is closed")
-        if inputs.keys() != self.inputs.keys():
-            raise ValueError(
-                f"{self.path.name} takes {sorted(self.inputs)}, it was given {sorted(inputs)}"
-            )
+        check_names(self, inputs, closed=self._session is None)
         for name, array in inputs.items():
             if array is not self._bound.get(name):
                 self._take(name, array)
@@ -182,14 +177,35 @@ class OnnxRunner:
         if small and bound is not None and (bound.shape, bound.dtype) == (array.shape, array.dtype):
             bound[...] = array
             return
-        if not self.inputs[name].accepts(array):
-            raise ValueError(
-                f"{self.path.name}: input {name} is {self.inputs[name]}, "
-                f"it was given {array.dtype}{list(array.shape)}"
-            )
+        check_input(self, name, array)
         array = array.copy() if small else np.ascontiguousarray(array)
         self._binding.bind_cpu_input(name, array)
         self._bound[name] = array
+
+
+class _OfAGraph(Protocol):
+    path: Path
+    inputs: dict[str, TensorSpec]
+
+
+def check_names(runner: _OfAGraph, inputs: Mapping[str, Array], *, closed: bool) -> None:
+    """Raise ValueError where a runner is closed, or is given other inputs than its own."""
+    if closed:
+        raise ValueError(f"the runner of {runner.path.name} is closed")
+    if inputs.keys() != runner.inputs.keys():
+        raise ValueError(
+            f"{runner.path.name} takes {sorted(runner.inputs)}, it was given {sorted(inputs)}"
+        )
+
+
+def check_input(runner: _OfAGraph, name: str, array: Array) -> None:
+    """Raise ValueError where an input has another dtype or shape than the graph takes."""
+    spec = runner.inputs[name]
+    if not spec.accepts(array):
+        raise ValueError(
+            f"{runner.path.name}: input {name} is {spec}, "
+            f"it was given {array.dtype}{list(array.shape)}"
+        )
 
 
 class WrappedRunner:

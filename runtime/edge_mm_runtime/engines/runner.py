@@ -29,7 +29,7 @@ from edge_mm_runtime.engines.library import Library
 from edge_mm_runtime.engines.locate import Part, find_engines
 from edge_mm_runtime.engines.log import Messages, logger
 from edge_mm_runtime.engines.profiles import REPLAYED, Profile
-from edge_mm_runtime.runner import Array, Arrays, TensorSpec
+from edge_mm_runtime.runner import Array, Arrays, TensorSpec, check_input, check_names
 
 
 def open_engine(bundle: Bundle, part: Part, target: str | None = None) -> TensorrtRunner:
@@ -86,7 +86,9 @@ class TensorrtRunner:
 
     def run(self, inputs: Mapping[str, Array]) -> Arrays:
         """Run the engine once; the outputs are the caller's own."""
-        self._check(inputs)
+        check_names(self, inputs, closed=not self._executions)
+        for name, array in inputs.items():
+            check_input(self, name, array)
         shapes = {name: array.shape for name, array in inputs.items()}
         execution = next((each for each in self._executions if each.accepts(shapes)), None)
         if execution is None:
@@ -145,21 +147,6 @@ class TensorrtRunner:
     def _close_executions(self) -> None:
         while self._executions:
             self._executions.pop().close()
-
-    def _check(self, inputs: Mapping[str, Array]) -> None:
-        if not self._executions:
-            raise ValueError(f"the runner of {self.path.name} is closed")
-        if inputs.keys() != self.inputs.keys():
-            raise ValueError(
-                f"{self.path.name} takes {sorted(self.inputs)}, it was given {sorted(inputs)}"
-            )
-        for name, spec in self.inputs.items():
-            given = inputs[name]
-            if not spec.accepts(given):
-                raise ValueError(
-                    f"{self.path.name}: input {name} is {spec}, "
-                    f"it was given {given.dtype}{list(given.shape)}"
-                )
 
 
 def _read_engine(library: Library, path: Path, messages: Messages) -> Any:

@@ -19,6 +19,7 @@ import pytest
 from edge_mm.cli import main as cli
 from edge_mm.data.scenes import read_frame, read_scenes
 from edge_mm.evaluate.exam import questions_about
+from edge_mm.evaluate.judge import iou
 from edge_mm.model.checkpoint import load_model
 from edge_mm.model.edge_mm import EdgeMM
 from edge_mm.model.runners import TorchDecoder, TorchVision
@@ -235,7 +236,11 @@ def test_the_graphs_say_what_torch_says_on_50_held_out_questions(
         if a.answer.text != b.answer.text or not same_but_for_a_bin(a.ids, b.ids, bundle)
     ]
     assert changed == []
+    assert sum(a.ids != b.ids for a, b in zip(expected, found, strict=True)) <= 1
     for a, b in zip(expected, found, strict=True):
+        for ours, theirs in zip(a.answer.objects, b.answer.objects, strict=True):
+            assert ours.box_xyxy is not None and theirs.box_xyxy is not None
+            assert iou(ours.box_xyxy, theirs.box_xyxy) > 0.98
         alike = a.logits.keys() & b.logits.keys()
         assert alike
         for read in alike:  # and where no grammar helps

@@ -160,7 +160,7 @@ def test_every_target_passes_its_gate(
 
 @pytest.mark.parametrize("target", ["cpu", "tensorrt"])
 @pytest.mark.usefixtures("quick")
-def test_int4_is_fitted_to_other_frames(
+def test_int4_is_fitted_to_others(
     checkpoint: Path, edge_mm: EdgeMM, frames: Path, others: Path, tmp_path: Path, target: str
 ) -> None:
     """The scales in the graph are those that GPTQ finds, in the type that the graph computes in."""
@@ -218,6 +218,23 @@ def test_a_gate_out_of_reach_refuses(checkpoint: Path, frames: Path, tmp_path: P
             tmp_path / "out",
             frames=frames,
             gate=Gate(logits_cosine=0.9999999, same_answers=0, mean_iou=0, within_half_bin=0),
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("quick")
+def test_fp8_below_its_gate_is_refused_though_nothing_can_be_shown(
+    checkpoint: Path, frames: Path, others: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(VerificationError, match=r"tensorrt fp8 graphs.*first module.*not known"):
+        export_checkpoint(
+            checkpoint,
+            tmp_path / "out",
+            frames=frames,
+            target="tensorrt",
+            precision="fp8",
+            calibration=others,
+            gate=Gate(logits_cosine=0.99999, same_answers=0, mean_iou=0, within_half_bin=0),
         )
     assert list(tmp_path.iterdir()) == []
 

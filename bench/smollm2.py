@@ -38,6 +38,7 @@ AGREEING = (
     ("cpu", "int4"),
     ("cpu", FITTED),
     ("cpu", "w8a8"),
+    ("cpu", "w8a8-tensor"),
     ("tensorrt", "fp16"),
     ("tensorrt", "int8"),
     ("tensorrt", "int4"),

@@ -16,7 +16,7 @@ from bench.lib.ratios import Ratio, paired_ratio, spread
 from bench.lib.results import COLD_START, PEAK, PartResult, Row, best_peer
 from bench.lib.table import markdown
 
-INT4, INT8 = frozenset({"int4", "q4_0"}), frozenset({"int8", "q8_0", "w8a8"})
+INT4, INT8 = frozenset({"int4", "q4_0"}), frozenset({"int8", "q8_0", "w8a8", "w8a8-tensor"})
 NEW_FRAME, SECOND = "new frame to answer", "second question on the frame"
 INSTALLED = "installed, MB"
 WITH_OPENCV, WITHOUT_OPENCV = "with OpenCV", "without OpenCV"

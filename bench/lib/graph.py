@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from bench.lib.workers import FIRST
 from edge_mm_runtime.bundle import DecoderGeometry
 from edge_mm_runtime.decoder import Decoder, open_decoder
 
@@ -36,4 +37,5 @@ def opened(graph: Graph, threads: int) -> Iterator[Decoder]:
         decoder = Decoder(runner, graph.geometry, graph.target)
         # The graph gathers a picture's row for every id and then drops it: there must be one.
         decoder.set_image(np.zeros((1, graph.geometry.hidden_size), np.float32))
+        decoder.begin([FIRST])
         yield decoder

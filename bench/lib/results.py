@@ -20,6 +20,7 @@ _PRECISIONS = {
     "f16": FP16,
     "int8": CPU_INT8,
     "w8a8": CPU_INT8,
+    "w8a8-tensor": CPU_INT8,
     "int4": CPU_INT4,
     "q8_0": INT8,
     "q4_0": INT4,

@@ -25,6 +25,9 @@ from typing import Any
 
 import numpy as np
 
+FIRST = 1
+"""The id that every prompt of SmolLM2 begins with: <|im_start|>."""
+
 REPLIES_TO = "BENCH_ANSWER "  # what begins an answer; engines write to standard output as well
 
 
@@ -100,9 +103,13 @@ class TextEngine:
         return found
 
     def new_prompt(self, tokens: int) -> list[int]:
-        """Random ids with another first id than any before: no cache of prefixes can help."""
+        """The id that every prompt begins with, one that is new in this place, and random ones.
+
+        No cache of prefixes can help with more than the first.
+        """
         self._prompts += 1
-        return [self._prompts, *self._rng.integers(0, self._vocab_size, tokens - 1).tolist()]
+        rest = self._rng.integers(0, self._vocab_size, tokens).tolist()
+        return [FIRST, self._prompts, *rest][:tokens]
 
 
 def serve_text(engine: TextEngine) -> None:

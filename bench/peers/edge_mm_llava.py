@@ -66,6 +66,7 @@ class Ours(PictureEngine):
         """
         pixels = self._manifest.image.apply(_bgr(picture))
         decoder = Decoder(self._runner, self._manifest.decoder, self._target)
+        decoder.begin(self._ids[:1])
         decoder.set_image(self._vision.run({"pixel_values": pixels})["image_embeds"][0])
         return decoder, int(decoder.prefill(self._ids).logits.argmax())
 

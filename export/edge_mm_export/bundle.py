@@ -84,7 +84,12 @@ def write_graphs(
     """
     folder.mkdir()
     _, stored = find_precision(target, precision)
-    graphs = GraphSet(f"vision.{target}.onnx", f"decoder.{target}.onnx", precision)
+    graphs = GraphSet(
+        f"vision.{target}.onnx",
+        f"decoder.{target}.onnx",
+        precision,
+        first_alone=stored.one_scale,
+    )
     save_graph(stored_vision(vision, stored, islands.vision), folder / graphs.vision)
     spool = folder / ".constants"
     decoder = subject.draw_decoder(

@@ -22,6 +22,7 @@ from edge_mm_export.decoder_spec import DecoderSpec
 from edge_mm_export.deepstack import deepstack_rows, split_rows
 from edge_mm_export.errors import ExportError
 from edge_mm_export.fusion import Blocks, gated_blocks
+from edge_mm_export.hadamard import draw_rotation, rotated
 from edge_mm_export.hooks import FloatArray, Hooks, Linear, cast, constant
 from edge_mm_export.hooks_cpu import contrib_hooks
 from edge_mm_export.hooks_primitive import primitive_hooks
@@ -65,11 +66,14 @@ def build_decoder(
     `weights` holds a state dict by the names of transformers' Llama, whatever else a family has by
     its own (see `layer.py`); with a box head also `region_query.weight` [K, D] and
     `region_query.bias` [K], with gated blocks `fusion.blocks.{n}.*`. `scales` and `quantised` are
-    by name of a linear, see `linear.py`. Constants are kept in the file `spool`, if one is given,
-    until the graph is saved; else in memory. Raises `UnsupportedError` for an unknown target or
+    by name of a linear, see `linear.py`; with `quantised` nothing is rotated (`hadamard.py`).
+    Constants are kept in the file `spool`, if one is given, until the graph is saved; else in
+    memory. Raises `UnsupportedError` for an unknown target or
     precision, `ExportError` for a missing or misshapen weight.
     """
     _, stored = find_precision(target, precision)
+    if stored.is_rotated and not quantised:
+        spec, weights = rotated(spec, weights)
     drawn = _TARGETS[target]
     empty = ir.Graph([], [], nodes=[], opset_imports=dict(drawn.opsets), name="edge_mm_decoder")
     graph = GraphBuilder(empty) if spool is None else SpoolingBuilder(empty, spool)
@@ -157,6 +161,8 @@ def _embed(
     is_image = op.GreaterOrEqual(input_ids, first)
     words = word_rows(op.Where(is_image, zero, input_ids))
     picture = op.Gather(image_embeds, op.Where(is_image, op.Sub(input_ids, first), zero))
+    if spec.rotated:
+        picture = draw_rotation(graph, picture, spec.hidden_size)
     embedded: ir.Value = op.Where(op.Unsqueeze(is_image, [-1]), picture, words)
     return embedded
 
@@ -194,7 +200,8 @@ def _layers(
         else:
             normed, residual = hooks.add_norm(down, residual, f"{name}.next_norm", gain)
             after = residual
-        after.name = residual_name(i)
+        if not spec.rotated:  # else it is not what torch has there
+            after.name = residual_name(i)
         graph.pop_module()
     return blocks(normed, spec.layers), presents
 

@@ -48,6 +48,8 @@ class DecoderSpec(msgspec.Struct, frozen=True, kw_only=True):
     tied_embeddings: bool
     context: int
     """Capacity of the KV cache in tokens; also the length of the RoPE tables."""
+    rotated: bool = False
+    """The weights are those of a rotated residual stream, see `hadamard.py`."""
     region_size: int | None = None
     """Width K of the `region_query` output; None when the model has no box head."""
     gated_blocks: tuple[int, ...] = ()

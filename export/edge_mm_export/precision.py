@@ -11,7 +11,8 @@
 | w8a8-tensor  | the same                                          | int8, scale of all   |
 | fp8          | float8 e4m3, one scale an output channel          | float8, static scale |
 
-The inputs of `qkv` and `down` have two 8-bit digits in w8a8-dynamic, see `linear_dynamic.py`.
+Where `cpu` rounds the inputs of linears to 8 bits, the residual stream is rotated before, see
+`hadamard.py`.
 
 On `cpu` the kernel rounds the inputs of int8 and int4 in the same blocks, and most of what int8
 loses is lost there: on SmolLM2-135M blocks of 64 or 128 take 5 % off a step and 1.4 or 2.6 points
@@ -49,6 +50,17 @@ class Precision(NamedTuple):
     def needs_scales(self) -> bool:
         """Whether the inputs of linears are quantised by static scales, which frames give."""
         return self.weights in ("w8a8", "fp8")
+
+    @property
+    def one_scale(self) -> bool:
+        """Whether the inputs of a linear have one scale for all that is read in a pass."""
+        return self.weights == "w8a8-tensor"
+
+    @property
+    def is_rotated(self) -> bool:
+        """Whether inputs are rounded to 8 bits as they come, so that outliers among them cost."""
+        rounds = self.weights == "int8" and self.activations == "FLOAT"
+        return rounds or self.weights in ("w8a8-dynamic", "w8a8-tensor")
 
     @property
     def is_calibrated(self) -> bool:

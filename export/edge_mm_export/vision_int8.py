@@ -67,7 +67,7 @@ def int8_linears(model: ir.Model) -> ir.Model:
             name=product.matmul.name,
         )
         graph.insert_before(product.last, node)
-        _take_place(product.last.outputs[0], node.outputs[0])
+        take_place(product.last.outputs[0], node.outputs[0])
         graph.remove([one for one in (product.add, product.matmul) if one], safe=True)
         if not weight.uses():
             graph.initializers.pop(str(weight.name))
@@ -144,9 +144,9 @@ def _stored(graph: ir.Graph, weight: ir.Value) -> tuple[ir.Value, ir.Value]:
     return graph.initializers[names[0]], graph.initializers[names[1]]
 
 
-def _take_place(old: ir.Value, new: ir.Value) -> None:
+def take_place(old: ir.Value, new: ir.Value) -> None:
     """Let `new` be what `old` was, name and all."""
-    new.name, old.name = old.name, f"{old.name}.fp32"
+    new.name, old.name = old.name, f"{old.name}.replaced"
     new.type, new.shape = old.type, old.shape
     old.replace_all_uses_with(new, replace_graph_outputs=True)
 

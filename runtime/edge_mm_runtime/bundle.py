@@ -119,11 +119,15 @@ class DecoderGeometry(msgspec.Struct, frozen=True):
 
 
 class GraphSet(msgspec.Struct, frozen=True):
-    """The graphs of one target, as paths in the bundle."""
+    """The graphs of one target, as paths in the bundle.
+
+    first_alone  whether the first id of a prompt is read in a pass of its own, see `Decoder.begin`
+    """
 
     vision: str
     decoder: str
     precision: str
+    first_alone: bool = False
 
 
 class FileEntry(msgspec.Struct, frozen=True):

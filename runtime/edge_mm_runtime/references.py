@@ -144,8 +144,8 @@ def _pair(
     placement: Placement,
     passes: list[tuple[list[int], npt.NDArray[np.float32]]],
 ) -> Pair:
-    """A reference and the answer that took these passes; the first one read the prompt."""
-    (_, logits), *later = passes
+    """A reference and the answer that took the last of these passes; the first read its prompt."""
+    (_, logits), *later = passes[-answer.work.decoder_passes :] if answer.work else passes
     expected = np.array(reference.top_logits, np.float32)
     return Pair(
         picture=reference.picture,

@@ -85,6 +85,8 @@ class Session:
         self._viewer = Viewer(vision, manifest.image, points, similar)
         self._decoder_runner = CountedRunner(decoder)
         self._decoder = Decoder(self._decoder_runner, manifest.decoder, target)
+        graphs = manifest.graphs.get(target)
+        self._first_alone = graphs is not None and graphs.first_alone
         self._shown: View | None = None  # the picture that the decoder has
         self._turns = Turns()
 
@@ -233,6 +235,8 @@ class Session:
     def _show(self, view: View | None) -> None:
         """Give the decoder a picture, unless it is the one that it has."""
         if view is not None and view is not self._shown:
+            if self._first_alone and self._shown is None:
+                self._decoder.begin(self._prompt_ids("?", "auto")[:1])
             self._decoder.set_image(view.image_embeds)
             self._shown = view
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from bench.lib.workers import TextEngine, Worker
+from bench.lib.workers import FIRST, TextEngine, Worker
 
 ECHO = """
 import time
-from bench.lib.workers import TextEngine, serve_text
+from bench.lib.workers import FIRST, TextEngine, serve_text
 
 class Echo(TextEngine):
     '''What follows is the sum of all that was read, modulo 97.'''
@@ -59,11 +59,12 @@ def test_a_worker_that_dies() -> None:
         Worker([sys.executable, "-S", "-c", "import sys; sys.stdin.readline(); sys.exit(3)"])
 
 
-def test_prompts_share_no_prefix() -> None:
+def test_prompts_share_their_first_id_alone() -> None:
     engine = TextEngine(vocab_size=50)
     prompts = [engine.new_prompt(length) for length in (1, 8, 8)]
     assert [len(prompt) for prompt in prompts] == [1, 8, 8]
-    assert len({prompt[0] for prompt in prompts}) == 3
+    assert {prompt[0] for prompt in prompts} == {FIRST}
+    assert prompts[1][1] != prompts[2][1]
     assert all(0 <= token < 50 for prompt in prompts for token in prompt)
     again = TextEngine(vocab_size=50)
     assert [again.new_prompt(length) for length in (1, 8, 8)] == prompts  # the same for all engines

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
+import onnxruntime
 import pytest
 
 from edge_mm_runtime.bundle import DecoderGeometry, load_bundle
@@ -96,6 +99,49 @@ def test_another_picture_that_has_no_place_in_the_prompt_forgets_all(decoder: De
     decoder.set_image(OTHER)
     decoder.prefill(words)
     assert passes == [1, len(words)]
+
+
+def test_what_every_prompt_begins_with_stays(decoder: Decoder, weights: Weights) -> None:
+    decoder.begin(PROMPT[:1])
+    passes = _count_passes(decoder)
+    for picture in (IMAGE, OTHER):
+        decoder.set_image(picture)
+        agree(decoder.prefill(PROMPT), reference(weights, PROMPT, picture))
+    assert passes == [len(PROMPT) - 1] * 2
+    words = [7, 5, 200, 201, 6]  # another beginning: it is forgotten, and with it that it stays
+    for _ in range(2):
+        agree(decoder.prefill(words), reference(weights, words, OTHER))
+        decoder.set_image(OTHER)
+    assert passes[2:] == [len(words)] * 2
+
+
+@pytest.mark.parametrize(
+    ("context", "said", "seen"),
+    [(1024, None, "1"), (1025, None, None), (1024, "0", "0"), (1025, "0", "0")],
+)
+def test_attention_is_tiled_where_its_scores_would_be_large(
+    tiny_bundle: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    context: int,
+    said: str | None,
+    seen: str | None,
+) -> None:
+    name, found = "ORT_GQA_DISABLE_FLASH_ATTENTION", list[str | None]()
+    monkeypatch.delenv(name, raising=False)
+    if said is not None:
+        monkeypatch.setenv(name, said)
+
+    class Seen(onnxruntime.InferenceSession):  # type: ignore[misc]
+        def __init__(self, *args: Any, **options: Any) -> None:
+            found.append(os.environ.get(name))
+            super().__init__(*args, **options)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Seen)
+    bundle = load_bundle(tiny_bundle, verify="size")
+    geometry = msgspec.structs.replace(bundle.manifest.decoder, context=context)
+    open_decoder(bundle.path("decoder.cpu.onnx"), geometry, 1).close()
+    assert found == [seen]
+    assert os.environ.get(name) == said
 
 
 def test_the_cache_has_an_end(decoder: Decoder) -> None:

@@ -29,7 +29,7 @@ from bench.lib.workers import Worker
 
 FOLDER = Path("data/bench/llava")
 MODEL, PICTURES = FOLDER / "smollm2-siglip", FOLDER / "pictures.npy"
-TIMED = ("int8", "w8a8", "fp32")
+TIMED = ("int8", "w8a8", "w8a8-tensor", "fp32")
 IMAGE_TOKENS, TEXT, DECODED, CONTEXT = 196, 40, 64, 1024
 SAID, JUDGED = 16, 4  # tokens about each of so many pictures
 IMAGE, SPARE = "<image>", "<gh_stars>"  # the id of a word that nobody uses stands for the picture

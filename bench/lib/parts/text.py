@@ -21,7 +21,7 @@ from bench.lib.workers import Worker
 PROMPTS, DECODED, DECODED_AT = (256, 512), 128, 300
 CONTEXT = 1024
 TOKENS = 64  # of each continuation
-TIMED = ("fp32", "int8", "int4", "w8a8")
+TIMED = ("fp32", "int8", "int4", "w8a8", "w8a8-tensor")
 GRAPHS = Path("data/bench/smollm2-graphs")
 FITTED = GRAPHS / "gptq.safetensors"  # left by `bench/smollm2.py agreement`
 

@@ -114,13 +114,13 @@ def in_fast_forms(model: ir.Model) -> ir.Model:
 def _attend_by_rows(graph: ir.Graph, attention: ir.Node) -> None:
     """Leave out the copies around an Attention, if nothing else stands between it and the rows."""
     given = _rows_made_of(attention.outputs[0])
-    read = [rows for value in attention.inputs if (rows := _rows_behind(value)) is not None]
-    if given is None or not len(read) == len(attention.inputs) == 3:
-        return  # e.g. a mask, or queries that are rotated
+    read = [rows for value in attention.inputs[:3] if (rows := _rows_behind(value)) is not None]
+    if given is None or len(read) < 3:
+        return  # queries that are rotated, for instance
     queries, keys, values = read
     made = ir.node(
         "Attention",
-        [queries.rows, keys.rows, values.rows],
+        [queries.rows, keys.rows, values.rows, *attention.inputs[3:]],
         {**attention.attributes, "q_num_heads": queries.heads, "kv_num_heads": keys.heads},
         name=attention.name,
     )

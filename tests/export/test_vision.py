@@ -94,29 +94,33 @@ def test_without_a_box_head_for_a_parser_that_knows_no_attention(
 class Layer(torch.nn.Module):
     """Attention over 4 x 4 patches with a norm after it; `turned` queries come otherwise."""
 
-    def __init__(self, turned: bool) -> None:
+    def __init__(self, *, turned: bool, masked: bool) -> None:
         super().__init__()
         torch.manual_seed(0)
         self.patch = torch.nn.Conv2d(3, 48, 16, 16)
         self.parts = torch.nn.ModuleList(torch.nn.Linear(48, 48) for _ in range(3))
         self.norm = torch.nn.LayerNorm(48)
         self.turned = turned
+        mask = torch.rand(1, 1, 16, 16) < 0.7 if masked else None
+        self.register_buffer("mask", mask)
 
     def forward(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor]:
         x = self.patch(pixel_values).flatten(2).transpose(1, 2)
         query, key, value = (part(x).view(1, 16, 3, 16).transpose(1, 2) for part in self.parts)
         if self.turned:
             query = query.roll(1, dims=-1)
-        seen = torch.nn.functional.scaled_dot_product_attention(query, key, value, scale=0.5)
+        seen = torch.nn.functional.scaled_dot_product_attention(
+            query, key, value, self.mask, scale=0.5
+        )
         return (self.norm(x + seen.transpose(1, 2).reshape(1, 16, 48)),)
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize(("turned", "masked"), [(False, False), (False, True), (True, False)])
 def test_fast_forms_leave_out_copies_and_compute_the_same(
-    turned: bool, pixel_values: torch.Tensor, tmp_path: Path
+    turned: bool, masked: bool, pixel_values: torch.Tensor, tmp_path: Path
 ) -> None:
-    layer = Layer(turned)
+    layer = Layer(turned=turned, masked=masked)
     traced = trace_vision(layer, width=64, height=64, box_head=False)
     assert kinds(traced)["Attention"] == 1 and kinds(traced)["Transpose"] == 5
     fast = in_fast_forms(traced)
@@ -130,7 +134,7 @@ def test_fast_forms_leave_out_copies_and_compute_the_same(
 def test_a_sum_before_a_norm_is_not_joined_to_it(
     pixel_values: torch.Tensor, tmp_path: Path
 ) -> None:
-    traced = trace_vision(Layer(turned=False), width=64, height=64, box_head=False)
+    traced = trace_vision(Layer(turned=False, masked=False), width=64, height=64, box_head=False)
     assert fused(traced, tmp_path)["SkipLayerNormalization"] == 1  # ONNX Runtime would
     assert fused(in_fast_forms(traced), tmp_path)["LayerNormalization"] == 1
 

@@ -107,6 +107,9 @@ def test_only_w8a8_of_the_cpu_has_it(
     assert kinds(stored_vision(traced, known["int8"])) == kinds(halved(traced))
     stored = stored_vision(convolved, known["w8a8"])
     assert kinds(stored)["MatMulIntegerToFloat"] and kinds(stored)["DequantizeLinear"]
+    assert (
+        kinds(stored)["Transpose"] == kinds(convolved)["Transpose"] - 4 * kinds(stored)["Attention"]
+    )
     agrees(edge_mm, run(stored, frame(9), tmp_path), least=0.97)
 
 

@@ -35,7 +35,13 @@ def part(threads: int) -> Part:
                 "int8",
                 _command("openvino", "default", threads),
             ),
-            Engine(f"{OURS} w8a8-tensor", OURS, "w8a8", _w8a8(threads)),
+            Engine(f"{OURS} w8a8-tensor", OURS, "w8a8-tensor", _w8a8("cpu", threads)),
+            Engine(
+                f"{OURS} w8a8-tensor, OpenVINO",
+                OURS,
+                "w8a8-tensor",
+                _w8a8("openvino", threads),
+            ),
             Engine(TORCH, "torch", "fp32", _command("torch", str(CHECKPOINT), threads)),
         ],
         works=WORKS,
@@ -79,13 +85,13 @@ def _command(kind: str, name: str | Path, threads: int) -> Callable[[], list[str
     return lambda: command(sys.executable, "nano.py", kind, name, threads)
 
 
-def _w8a8(threads: int) -> Callable[[], list[str]]:
+def _w8a8(device: str, threads: int) -> Callable[[], list[str]]:
     """The checkpoint in 8 bits throughout, exported and verified on the first run."""
 
     def prepare() -> list[str]:
         weights = CHECKPOINT / "model.safetensors"
         bundle = made_bundle(FOLDER / "bundle-w8a8-tensor", _export, weights)
-        return _command("cpu", bundle, threads)()
+        return _command(device, bundle, threads)()
 
     return prepare
 

@@ -29,7 +29,8 @@ from edge_mm_export.hooks_primitive import primitive_hooks
 from edge_mm_export.hooks_tensorrt import tensorrt_hooks
 from edge_mm_export.layer import LayerParts, Take
 from edge_mm_export.linear import BlockWeights, Scales, linear_hook
-from edge_mm_export.precision import find_precision
+from edge_mm_export.precision import Precision, find_precision
+from edge_mm_export.quantise import quantise_channels
 from edge_mm_export.storage import SpoolingBuilder
 
 Weights = Mapping[str, npt.NDArray[np.floating]]
@@ -85,14 +86,12 @@ def build_decoder(
     dtype = ir.DataType[stored.activations]
     hooks = drawn.hooks(graph, spec, dtype, linear)
 
-    rows = constant(
-        graph,
-        take("model.embed_tokens.weight", spec.vocab_size, spec.hidden_size),
-        "embed_tokens.weight",
-        ir.DataType[stored.table],
+    rows, steps = _table(
+        graph, stored, take("model.embed_tokens.weight", spec.vocab_size, spec.hidden_size)
     )
     pictures = [] if spec.gated_blocks else split_rows(graph, spec, image_embeds)
-    x = cast(graph, _embed(graph, rows, input_ids, pictures[0] if pictures else None, spec), dtype)
+    picture = pictures[0] if pictures else None
+    x = cast(graph, _embed(graph, rows, steps, input_ids, picture, spec), dtype)
     if spec.deepstack:
         blocks = deepstack_rows(graph, spec, dtype, input_ids, pictures[1:])
     else:
@@ -137,19 +136,39 @@ def _taker(weights: Weights) -> Take:
     return take
 
 
+def _table(
+    graph: GraphBuilder, stored: Precision, values: FloatArray
+) -> tuple[ir.Value, ir.Value | None]:
+    """The token table [V, D]; in w8a8-tensor as int8, with what one step of each row is worth.
+
+    Linux maps 16 pages of a file where one is read: random ids soon make all of a table resident.
+    """
+    name = "embed_tokens.weight"
+    if stored.weights != "w8a8-tensor":
+        return constant(graph, values, name, ir.DataType[stored.table]), None
+    rows, steps = quantise_channels(values, 0)
+    return constant(graph, rows, name), constant(graph, steps[:, None], "embed_tokens.scales")
+
+
 def _embed(
     graph: GraphBuilder,
     rows: ir.Value,
+    steps: ir.Value | None,
     input_ids: ir.Value,
     image_embeds: ir.Value | None,
     spec: DecoderSpec,
 ) -> ir.Value:
-    """fp32 rows of the token table, or of the picture, if any, where the id is past the table."""
+    """fp32 rows of the token table, or of the picture, if any, where the id is past the table.
+
+    `steps` [V, 1] are what one step of each row is worth where the table is int8.
+    """
     op = graph.op
     exact = ir.DataType.FLOAT
 
     def word_rows(ids: ir.Value) -> ir.Value:
         found = cast(graph, op.Gather(rows, ids), exact)
+        if steps is not None:
+            found = op.Mul(found, op.Gather(steps, ids))
         if spec.embedding_scale == 1:
             return found
         scaled: ir.Value = op.Mul(found, op.Constant(value_float=spec.embedding_scale))

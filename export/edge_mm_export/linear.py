@@ -29,7 +29,7 @@ from edge_mm_export.quantise import (
 )
 
 _INT8_ACTIVATIONS = 4  # MatMulNBits accuracy_level: multiply in int8, sum in fp32
-_BITS = {"int8": 8, "int4": 4, "w8a8-dynamic": 8, "w8a8-tensor": 8}  # of the last two: lm_head
+_BITS = {"int8": 8, "int4": 4, "w8a8-dynamic": 8}  # of the last one: lm_head
 
 Scales = Mapping[str, float]
 """By name of a linear: what one step of its quantised input is worth (see `calibrate.py`)."""
@@ -59,12 +59,12 @@ def linear_hook(
         return _quantised_inputs(graph, dtype, precision.weights == "fp8", scales or {})
     if precision.weights == "int8-channel":
         return _channels(graph, dtype)
+    if precision.weights == "w8a8-tensor":
+        return tensor_linear(graph)
     blocks = _Blocks(_BITS[precision.weights], dtype.numpy(), quantised or {})
     in_blocks = _nbits(graph, dtype, blocks) if contrib else _dequantised(graph, dtype, blocks)
     if precision.weights == "w8a8-dynamic":
         return dynamic_linear(graph, in_blocks)
-    if precision.weights == "w8a8-tensor":
-        return tensor_linear(graph, in_blocks)
     return in_blocks
 
 

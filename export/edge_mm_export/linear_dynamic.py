@@ -25,16 +25,11 @@ _STEP = 1 / INT8_LARGEST  # of inputs within +-1
 _ZERO = np.array(128, np.uint8)  # the kernels multiply unsigned inputs by signed weights
 
 
-def tensor_linear(graph: GraphBuilder, head: Linear) -> Linear:
-    """DynamicQuantizeMatMul: one scale a pass and one an output channel; fp32 in and out.
-
-    `head` draws lm_head, as for `dynamic_linear`.
-    """
+def tensor_linear(graph: GraphBuilder) -> Linear:
+    """DynamicQuantizeMatMul: one scale a pass and one an output channel; fp32 in and out."""
     contrib = graph.opset("com.microsoft", 1)
 
     def linear(x: ir.Value, name: str, weight: FloatArray) -> ir.Value:
-        if name == "lm_head":
-            return head(x, name, weight)
         x, weight = _spread(graph, x, name, weight)
         values, scales = quantise_channels(weight, 0)
         product: ir.Value = contrib.DynamicQuantizeMatMul(

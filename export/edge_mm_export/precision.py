@@ -8,7 +8,7 @@
 | int8-channel | one scale an output channel                       | as they are          |
 | w8a8         | int8, one scale an output channel                 | int8, static scales  |
 | w8a8-dynamic | the same; lm_head as in int8                      | int8, token's scales |
-| w8a8-tensor  | the same                                          | int8, scale of all   |
+| w8a8-tensor  | int8, one scale an output channel                 | int8, scale of all   |
 | fp8          | float8 e4m3, one scale an output channel          | float8, static scale |
 
 Where `cpu` rounds the inputs of linears to 8 bits, the residual stream is rotated before, see
@@ -42,7 +42,7 @@ class Precision(NamedTuple):
 
     @property
     def table(self) -> Activations:
-        """What the token table is stored as; it is a gather, so nothing is gained below fp16."""
+        """What the token table is stored as, but in w8a8-tensor, where it is int8."""
         exact = self.activations != "FLOAT" or self.weights == "float"
         return self.activations if exact else "FLOAT16"
 

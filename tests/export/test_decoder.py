@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
+import onnxruntime
 import pytest
 from transformers import LlamaConfig
 
 from edge_mm_export.decoder import build_decoder
 from edge_mm_export.decoder_spec import spec_from_llama
 from edge_mm_export.errors import ExportError, UnsupportedError
+from edge_mm_export.hadamard import rotated
 
 PROMPT = [1, 96, 97, 98, 99, 100, 7, 20, 33]  # ids 96..100 are the five rows of the picture
 APPENDED = [44, 2, 95, 61]
+WORDS = [1, 7, 20, 33]
 
 
 def test_fp32_equals_transformers_through_prefill_append_and_decode(
@@ -50,6 +55,25 @@ def test_int8_stays_close_to_fp32(tiny: Any, stepped: Any) -> None:
     cosine = logits @ expected / np.linalg.norm(logits) / np.linalg.norm(expected)
     assert cosine > 0.998
     assert not np.array_equal(logits, expected)
+
+
+def test_w8a8_tensor_reads_rows_of_an_int8_table(tiny: Any, tmp_path: Path) -> None:
+    model = build_decoder(tiny.spec, tiny.weights(), precision="w8a8-tensor")
+    ((steps, _),) = model.graph.initializers["embed_tokens.scales"].uses()
+    ((scaled, _),) = steps.outputs[0].uses()
+    (row,) = scaled.outputs
+    row.type, row.shape = ir.TensorType(ir.DataType.FLOAT), None
+    inputs = [value for value in model.graph.inputs if value.name == "input_ids"]
+    cut = ir.convenience.extract(model.graph, inputs, [row])
+    ir.save(ir.Model(cut, ir_version=10), tmp_path / "rows.onnx")
+    session = onnxruntime.InferenceSession(str(tmp_path / "rows.onnx"))
+    (found,) = session.run(None, {"input_ids": np.array([WORDS], np.int64)})
+
+    _, weights = rotated(tiny.spec, tiny.weights())
+    table = weights["model.embed_tokens.weight"].astype(np.float64)[WORDS]
+    step = np.abs(table).max(1, keepdims=True) / 127
+    np.testing.assert_allclose(found[0], np.rint(table / step) * step, rtol=1e-5, atol=1e-7)
+    assert np.abs(found[0] - table).max() > 0.2 * step.min()
 
 
 def test_no_region_query_without_a_box_head(tiny: Any) -> None:

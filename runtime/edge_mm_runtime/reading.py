@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from tokenizers import Tokenizer
@@ -39,11 +38,12 @@ def read_answer(
     asked: Asked,
     made: Generation,
     guide: GroundingGuide,
-    passes: Sequence[int],
+    prefilled: int,
+    passes: int,
     tokenizer: Tokenizer,
     codec: Codec,
 ) -> Answer:
-    """What was generated so far as an answer; passes are the ids of each run of the decoder."""
+    """What was generated so far as an answer; `Work` says what the numbers are."""
     question, placement = asked.question, asked.placement
     whole = made.finish_reason == "stop"
     spoken: str = tokenizer.decode(made.ids, skip_special_tokens=False)
@@ -80,9 +80,9 @@ def read_answer(
         confidence=guide.answer_confidence() if whole and not found else None,
         work=Work(
             prompt_tokens=len(asked.prompt),
-            prefilled_tokens=passes[0] if passes else 0,
+            prefilled_tokens=prefilled,
             new_tokens=len(made.ids),
-            decoder_passes=len(passes),
+            decoder_passes=passes,
             looked=asked.look.looked,
             similar=asked.look.similar,
         ),

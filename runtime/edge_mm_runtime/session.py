@@ -227,7 +227,7 @@ class Session:
         look = NOT_LOOKED if interrupted() else self._viewer.look(pixel_values)
         self._show(look.view)
         looked_s = time.perf_counter()
-        self._decoder_runner.passes.clear()
+        self._decoder_runner.passes = 0
         return Asked(
             question, placement, prompt, constraint, look, asked_s, started_s, seen_s, looked_s
         )
@@ -260,7 +260,8 @@ class Session:
 
     def _read(self, asked: Asked, made: Generation, guide: GroundingGuide) -> Answer:
         passes = self._decoder_runner.passes
-        return read_answer(asked, made, guide, passes, self._tokenizer, self._codec)
+        prefilled = self._decoder.prefilled if passes else 0
+        return read_answer(asked, made, guide, prefilled, passes, self._tokenizer, self._codec)
 
     def _add_evidence(
         self, asked: Asked, answer: Answer, witness: Witness, interrupted: Interrupt

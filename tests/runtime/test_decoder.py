@@ -144,6 +144,25 @@ def test_attention_is_tiled_where_its_scores_would_be_large(
     assert os.environ.get(name) == said
 
 
+def test_a_long_text_is_read_in_parts_and_a_picture_is_not() -> None:
+    decoder, given = recorded()  # of a context of 64 and 10 words
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("edge_mm_runtime.decoder.WORDS", 16)
+        decoder.prefill([1] * 40)
+        assert (passed(given), decoder.prefilled) == ([16, 16, 8], 40)
+        decoder.prefill([1] * 39 + [2, 3])
+        assert (passed(given)[3:], decoder.prefilled) == ([2], 2)
+        decoder.prefill([2, *PICTURE, *[3] * 30])
+        assert (passed(given)[4:], decoder.prefilled) == ([37], 37)
+    whole, given = recorded(prefix_reuse=False)  # sees itself
+    whole.prefill([1] * 40)
+    assert passed(given) == [40]
+
+
+def passed(given: list[Arrays]) -> list[int]:
+    return [inputs["input_ids"].shape[1] for inputs in given]
+
+
 def test_the_cache_has_an_end(decoder: Decoder) -> None:
     decoder.prefill([1] * 160)
     assert decoder.room == 0

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
 from edge_mm_runtime import Answer, Session
 from edge_mm_runtime.answer import Work
-from edge_mm_runtime.bundle import load_bundle
+from edge_mm_runtime.bundle import Bundle, load_bundle
 from edge_mm_runtime.runner import Array, Arrays, Runner
 from edge_mm_runtime.session import open_graph
 
@@ -81,6 +82,20 @@ def test_a_second_question_costs_its_own_words(engines: Engines, tokenizer: Toke
     assert not second.looked
     _, third = engines.ask(ONE, "pick blue bowl")
     assert third.prefilled_tokens == 1  # for the logits of the last one
+
+
+def test_a_first_id_that_is_read_alone_is_read_once(tiny_bundle: Path) -> None:
+    bundle = load_bundle(tiny_bundle, verify="size")
+    graphs = msgspec.structs.replace(bundle.manifest.graphs["cpu"], first_alone=True)
+    manifest = msgspec.structs.replace(bundle.manifest, graphs={"cpu": graphs})
+    decoder = Counting(open_graph(bundle, "decoder", "cpu", 1))
+    with Session(Bundle(bundle.folder, manifest), 1, decoder=decoder) as session:
+        for frame in (ONE, OTHER):
+            work = session.ask(frame, "find the red cup", max_new_tokens=1).work
+            assert work
+            assert work.prefilled_tokens == work.prompt_tokens - 1
+    answered = [work.prefilled_tokens, 1]  # the prompt, and the one new id
+    assert [shape[1] for shape in decoder.given] == [1, *answered, *answered]
 
 
 def test_frames_in_turn_are_looked_at_each_time(engines: Engines, tiny_bundle: Path) -> None:

@@ -20,7 +20,7 @@ from bench.lib.workers import Worker
 
 PROMPTS, DECODED, DECODED_AT = (256, 512), 128, 300
 CONTEXT = 1024
-TOKENS = 64  # of each continuation
+TOKENS, EVERY = 64, 2  # of each continuation; the places in it that are asked for one token
 TIMED = ("fp32", "int8", "int4", "w8a8", "w8a8-tensor")
 GRAPHS = Path("data/bench/smollm2-graphs")
 FITTED = GRAPHS / "gptq.safetensors"  # left by `bench/smollm2.py agreement`
@@ -96,22 +96,34 @@ def _decode(stored: Precision) -> Load:
 
 
 class Agreement:
-    """Greedy tokens as transformers fp32 says them, up to the first other one, of all prompts."""
+    """What transformers fp32 would say: of all prompts, greedy tokens up to the first other one,
+    and choices after the same text. The choices are what graphs are compared by: one other token
+    ends the count of the first, whatever would have followed.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def __call__(self, workers: Mapping[str, Worker]) -> dict[str, tuple[str, float]]:
-        """Ask every engine to continue each prompt of the exam."""
+        """Ask every engine to continue each prompt of the exam, whole and from many places."""
         said = _references(self._folder)
         most = sum(len(expected) for _, expected in said)
+        places = [
+            ([*prompt, *expected[:place]], expected[place])
+            for prompt, expected in said
+            for place in range(0, len(expected), EVERY)
+        ]
         found = {}
         for name, worker in workers.items():
             same = sum(
                 leading(worker.ask({"continue": prompt, "tokens": len(expected)}), expected)
                 for prompt, expected in said
             )
-            found[name] = (f"{same}/{most} greedy tokens", float(same))
+            chosen = sum(
+                worker.ask({"continue": text, "tokens": 1}) == [token] for text, token in places
+            )
+            words = f"{chosen}/{len(places)} choices, {same}/{most} greedy tokens"
+            found[name] = (words, float(chosen))
         return found
 
 

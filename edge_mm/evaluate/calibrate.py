@@ -168,7 +168,7 @@ def calibrate(
     from edge_mm.evaluate.fit import best, errors, fit_temperature, pairs, useful
 
     trials = sweep(open_session, was, folder, places)
-    threshold = best(trials).threshold
+    threshold = best(trials, was.existence_threshold).threshold
 
     def raw(existence_threshold: float | None) -> dict[str, list[tuple[float, bool]]]:
         """Confidence without a temperature, and rightness, by kind."""

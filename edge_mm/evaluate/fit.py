@@ -19,6 +19,7 @@ from edge_mm.evaluate.exam import Marked
 from edge_mm_runtime.confidence import calibrate
 
 LEAST_PAIRS = 30
+NOISE = 0.005  # of a trial's mean: a threshold that moved with it would make refusals differ
 LOWEST, HIGHEST = 0.05, 20.0  # of the temperature; beyond, a confidence is a step or says nothing
 PRECISION = 1e-6  # of log T
 
@@ -59,9 +60,11 @@ def trial(threshold: float | None, found: Sequence[bool], refused: Sequence[bool
     return Trial(threshold, *shares, sum(shares) / 2)
 
 
-def best(trials: Sequence[Trial]) -> Trial:
-    """The best mean; the first of equals."""
-    return max(trials, key=lambda one: one.mean)
+def best(trials: Sequence[Trial], had: float | None) -> Trial:
+    """The best mean, the first of equals; what the model `had` if that is as good within noise."""
+    most = max(trials, key=lambda one: one.mean)
+    kept = next((one for one in trials if one.threshold == had), most)
+    return kept if most.mean - kept.mean < NOISE else most
 
 
 def pairs(

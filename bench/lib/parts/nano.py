@@ -86,7 +86,7 @@ def _command(kind: str, name: str | Path, threads: int) -> Callable[[], list[str
 
 
 def _w8a8(device: str, threads: int) -> Callable[[], list[str]]:
-    """The checkpoint in 8 bits throughout, exported and verified on the first run."""
+    """The checkpoint with 8-bit products in its linears, exported and verified on the first run."""
 
     def prepare() -> list[str]:
         weights = CHECKPOINT / "model.safetensors"
@@ -97,17 +97,7 @@ def _w8a8(device: str, threads: int) -> Callable[[], list[str]]:
 
 
 def _export(out: Path) -> None:
-    from bench.export import CALIBRATION, PICTURES, SEED
-    from edge_mm.data.tabletop.write import make_dataset
     from edge_mm.demo.questions import shipped_frames
     from edge_mm_export.export import export_checkpoint
 
-    if not (CALIBRATION / "scenes.json").is_file():
-        make_dataset(CALIBRATION, PICTURES, SEED, "val")
-    export_checkpoint(
-        CHECKPOINT,
-        out,
-        frames=shipped_frames(),
-        precision="w8a8-tensor",
-        calibration=CALIBRATION,
-    )
+    export_checkpoint(CHECKPOINT, out, frames=shipped_frames(), precision="w8a8-tensor")

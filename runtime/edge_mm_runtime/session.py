@@ -225,6 +225,10 @@ class Session:
         pixel_values = manifest.image.apply(frame)
         seen_s = time.perf_counter()
         look = NOT_LOOKED if interrupted() else self._viewer.look(pixel_values)
+        # Where no id stands for the picture, the first one looks at it as well: it cannot stay.
+        by_rows = prompt[0] < manifest.decoder.vocab_size <= max(prompt)
+        if self._first_alone and by_rows and look.view is not None and self._shown is None:
+            self._decoder.begin(prompt[:1])
         self._show(look.view)
         looked_s = time.perf_counter()
         self._decoder_runner.passes = 0
@@ -235,8 +239,6 @@ class Session:
     def _show(self, view: View | None) -> None:
         """Give the decoder a picture, unless it is the one that it has."""
         if view is not None and view is not self._shown:
-            if self._first_alone and self._shown is None:
-                self._decoder.begin(self._prompt_ids("?", "auto")[:1])
             self._decoder.set_image(view.image_embeds)
             self._shown = view
 

@@ -160,7 +160,7 @@ def test_every_target_passes_its_gate(
 
 @pytest.mark.parametrize("target", ["cpu", "tensorrt"])
 @pytest.mark.usefixtures("quick")
-def test_int4_is_fitted_to_others(
+def test_int4_is_fitted_to_other_frames(
     checkpoint: Path, edge_mm: EdgeMM, frames: Path, others: Path, tmp_path: Path, target: str
 ) -> None:
     """The scales in the graph are those that GPTQ finds, in the type that the graph computes in."""

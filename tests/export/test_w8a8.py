@@ -120,7 +120,7 @@ def test_one_scale_of_all_tokens_is_numpys(name: str, tmp_path: Path) -> None:
     assert found.shape == (1, 3, OUT)
     # A rounding at half a step may fall either way in fp32.
     assert np.abs(found - expected).max() < step * np.abs(weight).max() * 2
-    assert np.abs(expected - tokens @ weight.T).max() > 3 * np.abs(found - expected).max()
+    assert np.abs(expected - tokens @ weight.T).max() > 10 * np.abs(found - expected).max()
 
 
 def test_an_outlier_spoils_one_scale_of_all_and_not_those_of_tokens(tmp_path: Path) -> None:

@@ -98,6 +98,21 @@ def test_a_first_id_that_is_read_alone_is_read_once(tiny_bundle: Path) -> None:
     assert [shape[1] for shape in decoder.given] == [1, *answered, *answered]
 
 
+def test_a_first_id_that_looks_at_the_picture_is_read_with_each(tiny_bundle: Path) -> None:
+    """As in a decoder with cross-attention, whose prompts hold no id of the picture."""
+    bundle = load_bundle(tiny_bundle, verify="size")
+    graphs = msgspec.structs.replace(bundle.manifest.graphs["cpu"], first_alone=True)
+    prompt = msgspec.structs.replace(
+        bundle.manifest.prompt, template="<bos><user>{{ text }}<assistant>"
+    )
+    manifest = msgspec.structs.replace(bundle.manifest, graphs={"cpu": graphs}, prompt=prompt)
+    with Session(Bundle(bundle.folder, manifest), 1) as session:
+        for frame in (ONE, OTHER):
+            work = session.ask(frame, "find the red cup", max_new_tokens=1).work
+            assert work
+            assert work.prefilled_tokens == work.prompt_tokens
+
+
 def test_frames_in_turn_are_looked_at_each_time(engines: Engines, tiny_bundle: Path) -> None:
     answers = []
     for frame in (ONE, OTHER, ONE, OTHER):

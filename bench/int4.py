@@ -3,8 +3,8 @@
 python bench/int4.py [--model models/nano] [--pictures 60]
 
 The exam is that of accuracy.py (data/exam/val-77); GPTQ is fitted on other pictures
-(data/exam/threshold). int8 is the bundle that an export writes, on ONNX Runtime; the others are
-torch with these weights, activations in fp32. Prints Markdown with 95 % intervals; "as fp32" is the
+(data/exam/threshold). fp32 is torch, the others are the bundles that an export to the target cpu
+writes, on ONNX Runtime. Prints Markdown with 95 % intervals; "as fp32" is the
 share of answers whose text is that of the exact weights. Differences to fp32 are paired: both are
 asked the same questions about the same pictures, which are drawn again together.
 """
@@ -12,30 +12,28 @@ asked the same questions about the same pictures, which are drawn again together
 from __future__ import annotations
 
 import argparse
-import copy
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import onnx_ir as ir
 import torch
 
 from edge_mm.data.tabletop.write import make_dataset
 from edge_mm.evaluate.against import Difference, compare
 from edge_mm.evaluate.exam import Marked, sit
 from edge_mm.evaluate.metrics import figures, summarise
-from edge_mm.model.checkpoint import load_model
-from edge_mm.model.edge_mm import EdgeMM
 from edge_mm.model.session import open_model
-from edge_mm_export.bundle import write_bundle
-from edge_mm_export.hessians import gptq_weights, named_linears, read_passages, set_weight
-from edge_mm_export.quantise import BlockWeight, quantise_blocks
+from edge_mm_export.bundle import write_graphs
+from edge_mm_export.checkpoint import Checkpoint, open_checkpoint
+from edge_mm_export.linear import BlockWeights
+from edge_mm_export.precision import PRECISIONS
 from edge_mm_export.samples import read_samples
 from edge_mm_export.vision import trace_vision
 from edge_mm_runtime import Session
 
 QUESTIONS = 14  # one of each type that is asked through a prompt
-BITS = 4
 EXAM, CALIBRATION = Path("data/exam/val-77"), Path("data/exam/threshold")
 SEEDS = {EXAM: 77, CALIBRATION: 2}
 GROUNDING = "locate_acc50"
@@ -52,19 +50,22 @@ def main() -> None:
     for folder, seed in SEEDS.items():
         if not (folder / "scenes.json").is_file():
             make_dataset(folder, arguments.pictures, seed, "val")
-    model = load_model(arguments.model)
-    passages = read_passages(model, arguments.model, read_samples(CALIBRATION))
+    source = open_checkpoint(arguments.model)
+    vision = trace_vision(
+        source.vision_graph(), width=source.width, height=source.height, box_head=source.box_head
+    )
+    stored, unread = PRECISIONS["cpu"]["int4"], Path()  # our model asks by itself
+    fitted = source.fit_blocks(read_samples(CALIBRATION), stored, exact=unread)
     models = {
-        "fp32": model,
-        "int4, to nearest": with_weights(model, rounded_to_nearest(model)),
-        "int4, GPTQ": with_weights(model, gptq_weights(model, passages, bits=BITS)),
+        "fp32": open_model(source.model, arguments.model, source.model.config.grounding),
+        "int8": bundled(source, vision, "int8"),
+        "int4, to nearest": bundled(source, vision, "int4"),
+        "int4, GPTQ": bundled(source, vision, "int4", fitted),
     }
     sittings: dict[str, list[list[Marked]]] = {}
-    for name, one in models.items():
-        with open_model(one, arguments.model, one.config.grounding) as session:
+    for name, opened in models.items():
+        with opened as session:
             sittings[name] = sit(session.ask, EXAM, limit=arguments.pictures, questions=QUESTIONS)
-    with int8_bundle(model, arguments.model) as session:
-        sittings["int8"] = sit(session.ask, EXAM, limit=arguments.pictures, questions=QUESTIONS)
     print(table(columns(sittings)), end="\n\n")
     against = differences(sittings)
     print("What each gains or loses against fp32, in points:\n")
@@ -76,15 +77,14 @@ def main() -> None:
 
 
 @contextmanager
-def int8_bundle(model: EdgeMM, checkpoint: Path) -> Iterator[Session]:
-    """The model as the default of the target cpu stores it."""
-    image, box_head = model.config.image, model.config.grounding.box_source == "head"
-    vision = trace_vision(
-        model.vision_graph(), width=image.width, height=image.height, box_head=box_head
-    )
+def bundled(
+    source: Checkpoint, vision: ir.Model, precision: str, quantised: BlockWeights | None = None
+) -> Iterator[Session]:
+    """The model as the target cpu stores it, on ONNX Runtime."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "bundle"
-        write_bundle(folder, checkpoint, model, vision, target="cpu", precision="int8")
+        options = {"target": "cpu", "precision": precision, "quantised": quantised}
+        write_graphs(folder, source, vision, **options)
         with Session(folder) as session:
             yield session
 
@@ -118,22 +118,6 @@ def points(difference: Difference) -> str:
     """Points of a hundred, with the interval."""
     value, low, high = (100 * x for x in (difference.value, difference.low, difference.high))
     return f"{value:+.1f} ({low:+.1f} to {high:+.1f})"
-
-
-def rounded_to_nearest(model: EdgeMM) -> dict[str, BlockWeight]:
-    """What the exporter does without calibration."""
-    return {
-        name: quantise_blocks(torch.cat([linear.weight for linear in linears]).numpy(), BITS)
-        for name, linears in named_linears(model).items()
-    }
-
-
-def with_weights(model: EdgeMM, weights: Mapping[str, BlockWeight]) -> EdgeMM:
-    """A copy of the model that multiplies by these weights; its token table stays exact."""
-    copied = copy.deepcopy(model)
-    for name, linears in named_linears(copied).items():
-        set_weight(linears, weights[name])
-    return copied
 
 
 def alike(exact: list[list[Marked]], found: list[list[Marked]]) -> float:

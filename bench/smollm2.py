@@ -17,6 +17,7 @@ import json
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,32 +83,28 @@ def agreement(folder: Path, threads: int) -> list[dict[str, Any]]:
     from transformers import AutoModelForCausalLM
 
     from bench.lib.agreement import EXAM, compare, continue_greedily
-    from bench.lib.graph import opened
     from bench.lib.graphs import fitted_int4, write_graph
-    from bench.lib.passages import write_passages
+    from bench.lib.passages import own_passages
     from edge_mm_export.storage import graph_bytes
 
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     lm = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     references = [continue_greedily(lm, tokenizer.encode(chat(text)).ids) for text in EXAM]
-    kept, passages = OUT / "gptq.safetensors", list[list[int]]()
-    if not kept.is_file():
-        exact = write_graph(folder, "cpu", "fp32", OUT / "cpu-fp32.onnx", context=CONTEXT)
-        say("the exact model writes what int4 is fitted to, then GPTQ: some minutes, once")
-        with opened(exact, threads) as decoder:
-            passages = write_passages(decoder, tokenizer)
-    fitted = fitted_int4(lm, passages, kept)
+    exact = OUT / "cpu-fp32.onnx"
+    passages = partial(own_passages, folder, exact, context=CONTEXT, threads=threads)
     rows = []
     for target, precision in AGREEING:
         say(f"agreement of {target} {precision}")
-        gptq = precision == FITTED
+        fitted = None
+        if precision == FITTED:
+            fitted = fitted_int4(folder, target, passages, OUT / f"gptq-{target}.safetensors")
         graph = write_graph(
             folder,
             target,
-            "int4" if gptq else precision,
+            "int4" if fitted else precision,
             OUT / "compared.onnx",
             context=CONTEXT if target == "cpu" else TENSORRT_CONTEXT,
-            quantised=fitted if gptq else None,
+            quantised=fitted,
         )
         found = compare(graph, references, threads)
         rows.append(

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bench.lib.peers import LARGE_BLOCKS
 from bench.lib.ratios import Ratio, paired_ratio, spread
 from bench.lib.results import COLD_START, PEAK, PartResult, Row, best_peer
 from bench.lib.table import markdown
@@ -27,6 +28,7 @@ class Bar(NamedTuple):
 
     least      instead: the peer's over ours, a ratio of speeds, is to be at least so much
     ours       precisions of ours that count, None: all; peers: the same of the peers'
+    but        peers whose name ends so are left out
     against    another measure of the same engine of ours, in place of a peer's
     engine     what a peer's name begins with
     p95_ms     instead of a ratio: 95 % of the rounds take no longer
@@ -39,6 +41,7 @@ class Bar(NamedTuple):
     least: float | None = None
     ours: frozenset[str] | None = None
     peers: frozenset[str] | None = None
+    but: str | None = None
     against: str | None = None
     engine: str = ""
     no_worse: bool = False
@@ -46,8 +49,19 @@ class Bar(NamedTuple):
 
 
 BARS = (
-    Bar("decode, int4", "text", "decode 128 at 300", least=1.15, ours=INT4, peers=INT4),
-    Bar("decode, int8", "text", "decode 128 at 300", least=1.15, ours=INT8, peers=INT8),
+    *(
+        Bar(
+            f"decode, {name}{known}",
+            "text",
+            "decode 128 at 300",
+            least=1.15,
+            ours=stored,
+            peers=stored,
+            but=but,
+        )
+        for name, stored in (("int4", INT4), ("int8", INT8))
+        for known, but in (("", LARGE_BLOCKS), (f" (GenAI also in{LARGE_BLOCKS[1:]})", None))
+    ),
     Bar("prefill 256", "text", "prefill 256", most=0.8, no_worse=True),
     Bar("SigLIP-B/16 at 224", "tower", "a picture", most=1.0),
     Bar("LLaVA, picture and 40 tokens", "llava", "to first token", most=0.8),
@@ -80,9 +94,10 @@ def bars_table(results: Mapping[str, PartResult], bars: Sequence[Bar] = BARS) ->
 
 def bar_cells(bar: Bar, rows: Sequence[Row]) -> list[str]:
     """A line of the table; where one side was not measured, it says so."""
-    theirs = best_peer(
-        (row for row in rows if row.engine.startswith(bar.engine)), bar.measure, bar.peers
-    )
+    known = [row for row in rows if row.engine.startswith(bar.engine)]
+    if bar.but is not None:
+        known = [row for row in known if not row.engine.endswith(bar.but)]
+    theirs = best_peer(known, bar.measure, bar.peers)
     ours = _ours(bar, rows, theirs)
     if bar.against is not None:
         theirs = ours

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,18 +10,19 @@ import numpy.typing as npt
 import torch
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from bench.lib.graph import Graph
+from bench.lib.making import made
 from edge_mm_export.decoder import build_decoder
 from edge_mm_export.decoder_spec import DecoderSpec
 from edge_mm_export.families.text import load_text_decoder
+from edge_mm_export.hadamard import rotated_weights
 from edge_mm_export.hessians import Passage, gptq_weights
+from edge_mm_export.precision import find_precision
 from edge_mm_export.quantise import BlockWeight
 from edge_mm_export.storage import save_graph
 from edge_mm_runtime.bundle import DecoderGeometry
-
-INT4_SCALES = np.dtype(np.float16)  # so that graphs of either type can hold them
 
 
 def write_graph(
@@ -68,18 +69,24 @@ def geometry(spec: DecoderSpec) -> DecoderGeometry:
 
 
 def fitted_int4(
-    model: PreTrainedModel, passages: Sequence[Sequence[int]], kept: Path
+    folder: Path, target: str, passages: Callable[[], Sequence[Sequence[int]]], kept: Path
 ) -> dict[str, BlockWeight]:
-    """The model's linears in int4 by GPTQ, fitted to what it reads; minutes, so `kept` on disk."""
-    if not kept.is_file():
-        read = [Passage(np.zeros((0, 0), np.float32), tuple(ids), 1) for ids in passages]
-        fitted = gptq_weights(_TextModel(model), read, bits=4, scale_type=INT4_SCALES)
+    """A model's linears in a target's int4 by GPTQ, fitted to what it reads.
+
+    That takes minutes, so they are kept; `passages` are asked for where they are not yet.
+    """
+
+    def fit(partial: Path) -> None:
+        _, stored = find_precision(target, "int4")
+        spec, weights = load_text_decoder(folder)
+        read = [Passage(np.zeros((0, 0), np.float32), tuple(ids), 1) for ids in passages()]
+        exact = _TextModel(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval())
+        fitted = gptq_weights(exact, read, stored, rotated_weights(spec, weights, stored))
         arrays = {f"{name}.values": np.ascontiguousarray(w.values) for name, w in fitted.items()}
         arrays |= {f"{name}.scales": np.ascontiguousarray(w.scales) for name, w in fitted.items()}
-        partial = kept.with_suffix(".partial")
         save_file(arrays, partial)
-        partial.rename(kept)
-    arrays = load_file(kept)
+
+    arrays = load_file(made(kept, fit))
     names = [key.removesuffix(".values") for key in arrays if key.endswith(".values")]
     return {name: _weight(arrays[f"{name}.values"], arrays[f"{name}.scales"]) for name in names}
 

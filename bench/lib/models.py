@@ -12,10 +12,10 @@ FP16 = Precision(name="fp16", linear=2, head=2, table=0)
 INT8 = Precision(name="int8 weights", linear=1 + 2 / 32, head=1 + 2 / 32)
 INT4 = Precision(name="int4 weights", linear=0.5 + 2 / 32, head=0.5 + 2 / 32)
 AWQ = Precision(name="int4 AWQ", linear=0.5 + 2 / 128, head=2)
-# On ONNX Runtime's CPU provider scales and cache are fp32 and the products are of int8.
+# On the target cpu scales and cache are fp32, blocks of 128 and 64, the products of int8.
 FP32 = Precision(name="fp32", linear=4, head=4, table=0, cache=4, math="fp32")
-CPU_INT8 = Precision(name="int8", linear=1 + 4 / 32, head=1 + 4 / 32, cache=4, math="int8")
-CPU_INT4 = Precision(name="int4", linear=0.5 + 4 / 32, head=0.5 + 4 / 32, cache=4, math="int8")
+CPU_INT8 = Precision(name="int8", linear=1 + 4 / 128, head=1 + 4 / 64, cache=4, math="int8")
+CPU_INT4 = Precision(name="int4", linear=0.5 + 4 / 64, head=0.5 + 4 / 64, cache=4, math="int8")
 
 SMOLVLM = Model(
     name="SmolVLM-500M",

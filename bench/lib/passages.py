@@ -5,9 +5,13 @@ None of the questions is of the exam (`agreement.EXAM`).
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 from tokenizers import Tokenizer
 
+from bench.lib.graph import opened
+from bench.lib.graphs import write_graph
 from bench.lib.smollm2 import chat
 from edge_mm_runtime.decoder import Decoder
 
@@ -40,6 +44,13 @@ QUESTIONS = (
     "Write a function in C that reverses a string.",
     "A robot arm has to pick up a cup without spilling. Which steps does it take?",
 )
+
+
+def own_passages(folder: Path, graph: Path, *, context: int, threads: int) -> list[list[int]]:
+    """`write_passages` by the exact graph of a transformers folder, which is left at `graph`."""
+    exact = write_graph(folder, "cpu", "fp32", graph, context=context)
+    with opened(exact, threads) as decoder:
+        return write_passages(decoder, Tokenizer.from_file(str(folder / "tokenizer.json")))
 
 
 def write_passages(decoder: Decoder, tokenizer: Tokenizer, seed: int = 0) -> list[list[int]]:

@@ -17,6 +17,8 @@ from bench.lib.smollm2 import fetch_model
 FOLDER = Path("data/bench/peers")
 CONTEXT = 1024  # tokens that a cache has room for, as in our own graphs
 THREADS = 2
+GENAI_BLOCK = 32  # its default
+LARGE_BLOCKS = ", blocks of 128"
 OPENVINO_GROUP = 64  # the greatest power of two that divides both widths, 576 and 1536
 OPENVINO_ATTENTION = "PA"  # its default; SDPA is the other
 
@@ -47,15 +49,17 @@ class Peer(NamedTuple):
         return command(python, self.script, model, self.argument, THREADS)
 
 
-def genai_model(precision: str, folder: Path = FOLDER) -> Path:
+def genai_model(precision: str, block: int = GENAI_BLOCK, folder: Path = FOLDER) -> Path:
     """A folder as onnxruntime-genai's builder makes it: logits of the last position alone."""
 
     def build(partial: Path) -> None:
         words = [*on(environment("genai-builder")), "-m", "onnxruntime_genai.models.builder"]
         words += ["-i", str(fetch_model()), "-o", str(partial), "-c", str(partial / "cache")]
-        run([*words, "-e", "cpu", "-p", precision, "--extra_options", "prune_lm_head=true"])
+        options = ["prune_lm_head=true", f"block_size={block}"]
+        run([*words, "-e", "cpu", "-p", precision, "--extra_options", *options])
 
-    return made(folder / f"genai-{precision}", build)
+    named = f"genai-{precision}" + (f"-{block}" if block != GENAI_BLOCK else "")
+    return made(folder / named, build)
 
 
 def openvino_model(precision: str, folder: Path = FOLDER) -> Path:
@@ -90,14 +94,14 @@ def _transformers(precision: str, dtype: str) -> Peer:
     return Peer(name, "transformers", precision, "transformers", script, fetch_model, dtype)
 
 
-def _genai(precision: str) -> Peer:
+def _genai(precision: str, block: int = GENAI_BLOCK) -> Peer:
     return Peer(
-        f"onnxruntime-genai {precision}",
+        f"onnxruntime-genai {precision}" + (LARGE_BLOCKS if block != GENAI_BLOCK else ""),
         "onnxruntime-genai",
         precision,
         "genai",
         "genai_text.py",
-        lambda: genai_model(precision),
+        lambda: genai_model(precision, block),
         str(CONTEXT),
     )
 
@@ -132,6 +136,8 @@ PEERS: tuple[Peer, ...] = (
     _genai("fp32"),
     _genai("int8"),
     _genai("int4"),
+    _genai("int8", 128),
+    _genai("int4", 128),
     _openvino("int8"),
     _openvino("int4"),
     _llama("Q8_0"),

@@ -25,7 +25,7 @@ _PRECISIONS = {
     "q8_0": INT8,
     "q4_0": INT4,
 }
-"""Bytes of a weight by an engine's word for it; scales of its own make a per cent or two."""
+"""Bytes of a weight by an engine's word for it; other scales than ours make some per cent."""
 
 
 class Load(NamedTuple):

@@ -19,7 +19,9 @@ from edge_mm.evaluate.exam import Marked
 from edge_mm_runtime.confidence import calibrate
 
 LEAST_PAIRS = 30
-NOISE = 0.005  # of a trial's mean: a threshold that moved with it would make refusals differ
+NOISE = 0.01
+"""Of the difference of two trials' means, on about 1,000 questions (95 % of the time): a threshold
+that moved with it would make refusals differ from one model to the next."""
 LOWEST, HIGHEST = 0.05, 20.0  # of the temperature; beyond, a confidence is a step or says nothing
 PRECISION = 1e-6  # of log T
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -21,6 +20,7 @@ from edge_mm.model.session import describe, open_model
 from edge_mm_export.decoder import build_decoder
 from edge_mm_export.decoder_spec import DecoderSpec, spec_from_llama
 from edge_mm_export.errors import ExportError
+from edge_mm_export.hadamard import rotated_weights
 from edge_mm_export.hessians import gptq_weights, read_passages
 from edge_mm_export.linear import BlockWeights, Scales
 from edge_mm_export.precision import Precision
@@ -118,12 +118,11 @@ class Checkpoint:
         found["region_query"] = model.region_query(hidden).numpy()
         return found
 
-    def fit_blocks(
-        self, samples: Sequence[Sample], scale_type: np.dtype[Any], exact: Path
-    ) -> BlockWeights:
-        """Weights in int4 blocks fitted by GPTQ to what the model reads on these samples."""
+    def fit_blocks(self, samples: Sequence[Sample], stored: Precision, exact: Path) -> BlockWeights:
+        """Weights in blocks fitted by GPTQ to what the model reads on these samples."""
         passages = read_passages(self.model, self.folder, samples)
-        return gptq_weights(self.model, passages, scale_type=scale_type)
+        weights = rotated_weights(decoder_spec(self.model), EdgeMMWeights(self.model), stored)
+        return gptq_weights(self.model, passages, stored, weights)
 
     def release(self) -> None:
         """Keeps everything: our models are small."""

@@ -73,8 +73,9 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
         "--calibration-data",
         type=Path,
         metavar="DIR",
-        help="frames that int4, fp8 and w8a8 (but of cpu) are fitted to, of the same kinds; not "
-        "those to verify on, which would flatter the figures",
+        help="frames that int4, fp8 and w8a8 are fitted to (w8a8 and w8a8-tensor of cpu: the "
+        "tower, if they are given), of the same kinds; not those to verify on, which would "
+        "flatter the figures",
     )
     parser.add_argument(
         "--image-size",

@@ -31,6 +31,7 @@ from edge_mm_export.layer import LayerParts, Take
 from edge_mm_export.linear import BlockWeights, Scales, linear_hook
 from edge_mm_export.precision import Precision, find_precision
 from edge_mm_export.quantise import quantise_channels
+from edge_mm_export.query_scale import fold_scale
 from edge_mm_export.storage import SpoolingBuilder
 
 Weights = Mapping[str, npt.NDArray[np.floating]]
@@ -67,14 +68,17 @@ def build_decoder(
     `weights` holds a state dict by the names of transformers' Llama, whatever else a family has by
     its own (see `layer.py`); with a box head also `region_query.weight` [K, D] and
     `region_query.bias` [K], with gated blocks `fusion.blocks.{n}.*`. `scales` and `quantised` are
-    by name of a linear, see `linear.py`; with `quantised` nothing is rotated (`hadamard.py`).
+    by name of a linear, see `linear.py`.
     Constants are kept in the file `spool`, if one is given, until the graph is saved; else in
     memory. Raises `UnsupportedError` for an unknown target or
     precision, `ExportError` for a missing or misshapen weight.
     """
     _, stored = find_precision(target, precision)
-    if stored.is_rotated and not quantised:
+    if stored.is_rotated:
         spec, weights = rotated(spec, weights)
+        stored = stored if spec.rotated else stored.unrotated()
+    if target == "cpu":
+        spec, weights, quantised = fold_scale(spec, weights, quantised)
     drawn = _TARGETS[target]
     empty = ir.Graph([], [], nodes=[], opset_imports=dict(drawn.opsets), name="edge_mm_decoder")
     graph = GraphBuilder(empty) if spool is None else SpoolingBuilder(empty, spool)

@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_mm_export.errors import ExportError
-from edge_mm_export.quantise import BLOCK, FLOAT32, BlockWeight, quantise_blocks
+from edge_mm_export.precision import BLOCK
+from edge_mm_export.quantise import FLOAT32, BlockWeight, quantise_blocks
 
 DAMPING = 0.01
 """Added to the Hessian's diagonal, as a share of its mean: the paper's choice."""
@@ -36,8 +37,9 @@ def gptq(
     damping: float = DAMPING,
     shrinkage: Sequence[float] = SHRINKAGE,
     scale_type: np.dtype[Any] = FLOAT32,
+    block: int = BLOCK,
 ) -> BlockWeight:
-    """Quantise [N, K], whose inputs have the Hessian [K, K], in blocks of 32 columns.
+    """Quantise [N, K], whose inputs have the Hessian [K, K], in blocks of columns.
 
     Only the Hessian's proportions count; inputs that it has never seen (rows of zeros) are rounded
     to nearest. `damping` must be positive. ExportError for a Hessian of another size or with
@@ -48,21 +50,21 @@ def gptq(
         raise ExportError(f"the Hessian of {columns} inputs is {hessian.shape}")
     if not np.isfinite(hessian).all():
         raise ExportError("the Hessian is not finite: so were not the inputs of this linear")
-    padding = -columns % BLOCK
+    padding = -columns % block
     left = np.pad(np.asarray(weight, np.float64), ((0, 0), (0, padding)))
     factor = _inverse_factor(np.pad(np.asarray(hessian, np.float64), (0, padding)), damping)
-    number = left.shape[1] // BLOCK
-    values = np.empty((rows, number, BLOCK), np.int8)
+    number = left.shape[1] // block
+    values = np.empty((rows, number, block), np.int8)
     scales = np.empty((rows, number), np.float32)
     for index in range(number):
-        here, later = slice(index * BLOCK, (index + 1) * BLOCK), slice((index + 1) * BLOCK, None)
-        block = left[:, here]
-        widest = quantise_blocks(block, bits, scale_type).scales[:, 0]
-        lost = np.empty_like(block)
+        here, later = slice(index * block, (index + 1) * block), slice((index + 1) * block, None)
+        exact = left[:, here]
+        widest = quantise_blocks(exact, bits, scale_type, block).scales[:, 0]
+        lost = np.empty_like(exact)
         lowest = np.full(rows, np.inf)
         for share in shrinkage:
             tried = (share * widest).astype(scale_type).astype(np.float32)
-            rounded, errors = _round(block, tried, factor[here, here], bits)
+            rounded, errors = _round(exact, tried, factor[here, here], bits)
             cost = np.square(errors).sum(axis=1)
             better = cost < lowest
             lowest[better] = cost[better]
@@ -83,17 +85,17 @@ def _inverse_factor(hessian: Float64Array, damping: float) -> Float64Array:
 
 
 def _round(
-    block: Float64Array, scales: npt.NDArray[np.float32], factor: Float64Array, bits: int
+    exact: Float64Array, scales: npt.NDArray[np.float32], factor: Float64Array, bits: int
 ) -> tuple[Float64Array, Float64Array]:
-    """Columns of a block [N, BLOCK], one after the other: (values, errors), both [N, BLOCK].
+    """Columns of a block [N, B], one after the other: (values, errors), both [N, B].
 
     An error is what was lost, in units of the factor's diagonal: the sum of their squares is what
     a row's outputs lose, once all later columns have made up for what they can.
     """
     half = 1 << bits - 1
-    left = np.ascontiguousarray(block.T)
+    left = np.ascontiguousarray(exact.T)
     values, errors = np.empty_like(left), np.empty_like(left)
-    for j in range(BLOCK):
+    for j in range(len(left)):
         values[j] = np.rint(left[j] / scales).clip(-half, half - 1)
         errors[j] = (left[j] - values[j] * scales) / factor[j, j]
         left[j + 1 :] -= factor[j, j + 1 :, None] * errors[j]

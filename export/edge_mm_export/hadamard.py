@@ -5,10 +5,10 @@ multiplied by, so what writes to the stream is rotated once, in the weights, and
 is rotated back (QuaRot, arXiv 2404.00456): at run time this costs the rows of the picture alone.
 The inputs of `down` are inside an MLP and are rotated by the graph, see `linear_dynamic.py`.
 
-Measured on SmolLM2-135M over 5,525 positions of text, share of the choices of fp32: int8 95.0 ->
-96.6 %, w8a8 92.9 -> 94.4 %, w8a8-tensor 79.0 -> 92.6 %; a rotation of all 576 at once, and one of
-each head's values, made no further difference. int4 to nearest, whose products are exact in the
-inputs' blocks, fell from 74.7 % (by GPTQ) to 54.5 %, so int4 is not rotated.
+Measured on SmolLM2-135M over 5,525 positions of text, share of the choices of fp32: int8 in blocks
+of 32 95.0 -> 96.4 %, which pays for blocks of 128 (95.2 %); w8a8 92.9 -> 94.4 %, w8a8-tensor 79.0
+-> 92.5 %; int4 by GPTQ 74.7 % in blocks of 32 -> 77.5 % in blocks of 64 (to nearest it would lose).
+A rotation of all 576 at once, and one of each head's values, made no further difference.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from onnxscript import GraphBuilder
 
 from edge_mm_export.decoder_spec import DecoderSpec
 from edge_mm_export.hooks import FloatArray, constant
+from edge_mm_export.precision import Precision
 from edge_mm_export.weights import Weights
 
 LARGEST = 64
@@ -74,6 +75,14 @@ def rotated(spec: DecoderSpec, weights: Weights) -> tuple[DecoderSpec, Weights]:
         return spec, weights
     drawn = msgspec.structs.replace(spec, rotated=True, tied_embeddings=False)
     return drawn, RotatedWeights(spec, weights)
+
+
+def rotated_weights(
+    spec: DecoderSpec, weights: Weights, stored: Precision
+) -> RotatedWeights | None:
+    """The weights that a precision's graph is drawn with, where it is rotated."""
+    found = rotated(spec, weights)[1] if stored.is_rotated else weights
+    return found if isinstance(found, RotatedWeights) else None
 
 
 class RotatedWeights(Weights):

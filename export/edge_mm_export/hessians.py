@@ -17,15 +17,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
 from edge_mm.model.edge_mm import EdgeMM
+from edge_mm.model.fusion import Fusion
 from edge_mm.model.runners import TorchDecoder, TorchVision
 from edge_mm.model.session import open_model
 from edge_mm_export.errors import ExportError
 from edge_mm_export.gptq import gptq
-from edge_mm_export.quantise import FLOAT32, BlockWeight
+from edge_mm_export.hadamard import RotatedWeights, rotate
+from edge_mm_export.precision import Precision
+from edge_mm_export.quantise import BlockWeight
 from edge_mm_export.samples import Sample
 from edge_mm_runtime.runner import Array, Arrays
 from edge_mm_runtime.session import Session
@@ -78,6 +82,19 @@ class State(NamedTuple):
         hidden = hidden if added is None else hidden + added
         return State(hidden, options, self.asked, tuple(rest))
 
+    def rotated(self) -> State:
+        """The same for a decoder whose residual stream is rotated."""
+        return self._replace(hidden=torch.from_numpy(rotate(self.hidden.float().numpy())))
+
+
+class Stack(NamedTuple):
+    """What passages go through."""
+
+    layers: Sequence[nn.Module]
+    norm: nn.Module  # behind the last layer
+    head: Tensor  # [V, D], the weight of the linear that makes logits
+    fusion: Fusion | None = None  # blocks that look at the picture, some behind the norm
+
 
 def read_passages(model: EdgeMM, checkpoint: Path, samples: Iterable[Sample]) -> list[Passage]:
     """Ask the model of a checkpoint, in torch; each answer with its prompt."""
@@ -98,69 +115,80 @@ def read_passages(model: EdgeMM, checkpoint: Path, samples: Iterable[Sample]) ->
 def gptq_weights(
     model: EdgeMM,
     passages: Sequence[Passage],
-    *,
-    bits: int = 4,
-    scale_type: np.dtype[Any] = FLOAT32,
+    stored: Precision,
+    weights: RotatedWeights | None = None,
 ) -> dict[str, BlockWeight]:
-    """The weights of a Llama's linears by their names in the decoder graph: see `named_linears`.
+    """The weights of a Llama's linears by their names in the decoder graph: see `fit_layers`.
 
-    The model stays as it is. `scale_type` is what the graph computes in. ExportError without
-    passages.
+    ExportError without passages.
     """
     if not passages:
         raise ExportError("there is nothing to calibrate on: give frames with questions")
     return fit_layers(
-        list(model.lm.model.layers),
-        model.lm.get_parameter("lm_head.weight"),
-        partial(_read_by_head, model),
+        Stack(
+            layers=list(model.lm.model.layers),
+            norm=model.lm.model.norm,
+            head=model.lm.get_parameter("lm_head.weight"),
+            fusion=model.fusion,
+        ),
         first_states(model, passages),
-        bits=bits,
-        scale_type=scale_type,
+        stored,
+        weights,
     )
 
 
 @torch.no_grad()
 def fit_layers(
-    layers: Sequence[nn.Module],
-    head: Tensor,
-    read_by_head: Callable[[State], Tensor],
+    stack: Stack,
     states: Sequence[State],
-    *,
-    bits: int = 4,
-    scale_type: np.dtype[Any] = FLOAT32,
+    stored: Precision,
+    weights: RotatedWeights | None = None,
 ) -> dict[str, BlockWeight]:
-    """The weights of a decoder's linears by their names in its graph; layers stay as they are.
+    """The weights of a decoder's linears by their names in its graph; the stack stays as it is.
 
-    head          weight [V, D] of the linear that makes logits
-    read_by_head  a passage behind the last layer -> what that linear reads, [1, S, D]
-    states        the passages as the first layer reads them
+    states   the passages as the first layer reads them
+    weights  those of the graph, where it rotates them: then it is they that are fitted
     """
-    quantise = partial(gptq, bits=bits, scale_type=scale_type)
-    weights: dict[str, BlockWeight] = {}
-    for index, exact_layer in enumerate(layers):
+    if weights is None:
+        stored = stored.unrotated()
+    parts: dict[str, BlockWeight] = {}
+    scale_type = ir.DataType[stored.activations].numpy()
+
+    def quantise(name: str, weight: Tensor, hessian: npt.NDArray[np.float64]) -> BlockWeight:
+        parts[name] = gptq(
+            weight.float().numpy(),
+            hessian,
+            bits=stored.bits,
+            scale_type=scale_type,
+            block=stored.block_of(name, len(hessian)),
+        )
+        return parts[name]
+
+    norm, head = copy.deepcopy(stack.norm).float(), stack.head
+    if weights is not None:
+        states = [state.rotated() for state in states]
+        _load(norm, "model.norm.", weights)
+        head = torch.from_numpy(weights["lm_head.weight"])
+    for index, exact_layer in enumerate(stack.layers):
         layer = copy.deepcopy(exact_layer).float()
-        hessians = layer_hessians(layer, states, last=index == len(layers) - 1)
+        if weights is not None:
+            _load(layer, f"model.layers.{index}.", weights)
+        hessians = layer_hessians(layer, states, last=index == len(stack.layers) - 1)
         for part, hessian in hessians.items():
             linears = [layer.get_submodule(name) for name in _parts(layer)[part]]
             exact = torch.cat([linear.get_parameter("weight") for linear in linears])
-            weights[f"layers.{index}.{part}"] = rounded = quantise(exact.numpy(), hessian)
-            set_weight(linears, rounded)
+            set_weight(linears, quantise(f"layers.{index}.{part}", exact, hessian))
         states = [state.after(layer) for state in states]
-    weights["lm_head"] = quantise(head.float().numpy(), head_hessian(read_by_head, states))
-    return weights
+    read = partial(_read_by_head, norm, stack)
+    quantise("lm_head", head, head_hessian(read, states))
+    return parts
 
 
-def named_linears(model: EdgeMM) -> dict[str, list[nn.Module]]:
-    """By name in the decoder graph, the linears that it has as one; gated blocks are left out.
-
-    Names are `layers.{i}.qkv`, `.o`, `.gate_up` and `.down`, and `lm_head`.
-    """
-    found = {
-        f"layers.{index}.{part}": [layer.get_submodule(name) for name in names]
-        for index, layer in enumerate(model.lm.model.layers)
-        for part, names in _PARTS.items()
-    }
-    return found | {"lm_head": [model.lm.get_submodule("lm_head")]}
+def _load(module: nn.Module, prefix: str, weights: RotatedWeights) -> None:
+    """Give a module the weights of these names, but for what they do not have."""
+    for name, parameter in module.named_parameters():
+        if prefix + name in weights:
+            parameter.data = torch.from_numpy(np.array(weights[prefix + name], np.float32))
 
 
 def set_weight(linears: Sequence[nn.Module], weight: BlockWeight) -> None:
@@ -238,12 +266,11 @@ def head_hessian(
     return total
 
 
-def _read_by_head(model: EdgeMM, state: State) -> Tensor:
+def _read_by_head(norm: nn.Module, stack: Stack, state: State) -> Tensor:
     """[1, S, D] behind the last layer -> normed, and the blocks that come after it."""
-    hidden: Tensor = model.lm.model.norm(state.hidden)
-    if model.fusion is not None:
-        memory = state.options["image_memory"]
-        hidden = model.fusion(hidden, memory, len(model.lm.model.layers))
+    hidden: Tensor = norm(state.hidden)
+    if stack.fusion is not None:
+        hidden = stack.fusion(hidden, state.options["image_memory"], len(stack.layers))
     return hidden
 
 

@@ -21,7 +21,6 @@ from edge_mm_export.hooks import FloatArray, Linear, constant
 from edge_mm_export.linear_dynamic import dynamic_linear, tensor_linear
 from edge_mm_export.precision import Precision
 from edge_mm_export.quantise import (
-    BLOCK,
     BlockWeight,
     quantise_blocks,
     quantise_channels,
@@ -29,7 +28,6 @@ from edge_mm_export.quantise import (
 )
 
 _INT8_ACTIVATIONS = 4  # MatMulNBits accuracy_level: multiply in int8, sum in fp32
-_BITS = {"int8": 8, "int4": 4, "w8a8-dynamic": 8}  # of the last one: lm_head
 
 Scales = Mapping[str, float]
 """By name of a linear: what one step of its quantised input is worth (see `calibrate.py`)."""
@@ -61,7 +59,7 @@ def linear_hook(
         return _channels(graph, dtype)
     if precision.weights == "w8a8-tensor":
         return tensor_linear(graph)
-    blocks = _Blocks(_BITS[precision.weights], dtype.numpy(), quantised or {})
+    blocks = _Blocks(precision, dtype.numpy(), quantised or {})
     in_blocks = _nbits(graph, dtype, blocks) if contrib else _dequantised(graph, dtype, blocks)
     if precision.weights == "w8a8-dynamic":
         return dynamic_linear(graph, in_blocks)
@@ -79,18 +77,22 @@ def _float(graph: GraphBuilder, dtype: ir.DataType) -> Linear:
 class _Blocks:
     """Weights in blocks: the given one of a name, else rounded to nearest."""
 
-    def __init__(self, bits: int, scale_type: np.dtype[Any], given: BlockWeights) -> None:
-        self._bits, self._scale_type, self._given = bits, scale_type, given
+    def __init__(
+        self, precision: Precision, scale_type: np.dtype[Any], given: BlockWeights
+    ) -> None:
+        self._precision, self._scale_type, self._given = precision, scale_type, given
 
     def __call__(self, name: str, weight: FloatArray) -> BlockWeight:
         found = self._given.get(name)
+        bits, block = self._precision.bits, self._precision.block_of(name, weight.shape[1])
         if found is None:
-            return quantise_blocks(weight, self._bits, self._scale_type)
-        shape, wanted = (len(found.values), found.columns, found.bits), (*weight.shape, self._bits)
+            return quantise_blocks(weight, bits, self._scale_type, block)
+        shape = (len(found.values), found.columns, found.bits, found.block)
+        wanted = (*weight.shape, bits, block)
         if shape != wanted:
             raise ExportError(
                 f"the quantised weight of {name} is {shape}, {wanted} is wanted (rows, columns, "
-                "bits)"
+                "bits, block)"
             )
         return found
 
@@ -108,7 +110,7 @@ def _nbits(graph: GraphBuilder, dtype: ir.DataType, blocks: _Blocks) -> Linear:
             N=rows,
             K=columns,
             bits=stored.bits,
-            block_size=BLOCK,
+            block_size=stored.block,
             accuracy_level=_INT8_ACTIVATIONS,
         )
         product.type = ir.TensorType(dtype)  # a contrib kernel has no schema that would tell
@@ -121,12 +123,12 @@ def _dequantised(graph: GraphBuilder, dtype: ir.DataType, blocks: _Blocks) -> Li
     op = graph.op
 
     def linear(x: ir.Value, name: str, weight: FloatArray) -> ir.Value:
-        if weight.shape[1] % BLOCK:
-            raise UnsupportedError(
-                f"{name} has {weight.shape[1]} inputs, no multiple of {BLOCK}: blocks do not fit; "
-                "use a precision without them"
-            )
         stored = blocks(name, weight)
+        if weight.shape[1] % stored.block:
+            raise UnsupportedError(
+                f"{name} has {weight.shape[1]} inputs, no multiple of {stored.block}: blocks do "
+                "not fit; use a precision without them"
+            )
         values, scales = stored.transposed()
         product: ir.Value = op.MatMul(
             x,
@@ -134,7 +136,7 @@ def _dequantised(graph: GraphBuilder, dtype: ir.DataType, blocks: _Blocks) -> Li
                 constant(graph, values, f"{name}.weight_int{stored.bits}"),
                 constant(graph, scales, f"{name}.scales", dtype),
                 axis=0,
-                block_size=BLOCK,
+                block_size=stored.block,
             ),
         )
         return product

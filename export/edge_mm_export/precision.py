@@ -3,7 +3,7 @@
 | weights      | layout                                            | activations          |
 |--------------|---------------------------------------------------|----------------------|
 | float        | as the activations                                | as they are          |
-| int8         | blocks of 32 inputs, one scale each               | as they are          |
+| int8         | blocks of inputs, one scale each                  | as they are          |
 | int4         | the same, fitted by GPTQ                          | as they are          |
 | int8-channel | one scale an output channel                       | as they are          |
 | w8a8         | int8, one scale an output channel                 | int8, static scales  |
@@ -11,12 +11,9 @@
 | w8a8-tensor  | int8, one scale an output channel                 | int8, scale of all   |
 | fp8          | float8 e4m3, one scale an output channel          | float8, static scale |
 
-Where `cpu` rounds the inputs of linears to 8 bits, the residual stream is rotated before, see
-`hadamard.py`.
-
-On `cpu` the kernel rounds the inputs of int8 and int4 in the same blocks, and most of what int8
-loses is lost there: on SmolLM2-135M blocks of 64 or 128 take 5 % off a step and 1.4 or 2.6 points
-of 95.3 % same choices, which GPTQ cannot make up for.
+On `cpu` the kernel rounds the inputs of int8 and int4 to 8 bits too, in the same blocks. There the
+residual stream is rotated before anything is rounded (`hadamard.py`), which is what lets blocks be
+large.
 
 TensorRT's fused attention knows no fp32, so `tensorrt` has none. TensorRT 10.3 reads opsets up to
 20, in which int4 and scales for blocks do not exist, so `tensorrt-10.3` has neither.
@@ -27,6 +24,8 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 from edge_mm_export.errors import UnsupportedError
+
+BLOCK = 32  # inputs that share a scale, at least
 
 Activations = Literal["FLOAT", "FLOAT16", "BFLOAT16"]  # members of onnx_ir.DataType
 Weights = Literal[
@@ -39,6 +38,27 @@ class Precision(NamedTuple):
 
     activations: Activations
     weights: Weights = "float"
+    block: int = BLOCK  # inputs that share a scale, at most: see `block_of`
+
+    def unrotated(self) -> Precision:
+        """The same for a decoder that cannot be rotated: in small blocks."""
+        return self._replace(block=BLOCK)
+
+    def block_of(self, linear: str, columns: int) -> int:
+        """Of so many inputs of a linear, by name, how many share a scale: `block`, or its half...
+
+        The largest that adds at most an eighth of zeros: none to lm_head, whose digits choose words
+        and which is as fast in blocks of 64.
+        """
+        block, padded = self.block, 0 if linear == "lm_head" else columns // 8
+        while block > BLOCK and -columns % block > padded:
+            block //= 2
+        return block
+
+    @property
+    def bits(self) -> int:
+        """Of a weight in blocks; those of w8a8-dynamic are lm_head's."""
+        return 4 if self.weights == "int4" else 8
 
     @property
     def table(self) -> Activations:
@@ -59,8 +79,7 @@ class Precision(NamedTuple):
     @property
     def is_rotated(self) -> bool:
         """Whether inputs are rounded to 8 bits as they come, so that outliers among them cost."""
-        rounds = self.weights == "int8" and self.activations == "FLOAT"
-        return rounds or self.weights in ("w8a8-dynamic", "w8a8-tensor")
+        return self.activations == "FLOAT" and self.weights != "float"
 
     @property
     def is_calibrated(self) -> bool:
@@ -70,10 +89,10 @@ class Precision(NamedTuple):
 
 PRECISIONS: dict[str, dict[str, Precision]] = {
     "cpu": {
-        "int8": Precision("FLOAT", "int8"),
+        "int8": Precision("FLOAT", "int8", block=128),
         "fp32": Precision("FLOAT"),
-        "int4": Precision("FLOAT", "int4"),
-        "w8a8": Precision("FLOAT", "w8a8-dynamic"),
+        "int4": Precision("FLOAT", "int4", block=64),
+        "w8a8": Precision("FLOAT", "w8a8-dynamic", block=128),
         "w8a8-tensor": Precision("FLOAT", "w8a8-tensor"),
     },
     "cuda": {

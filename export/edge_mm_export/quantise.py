@@ -1,6 +1,6 @@
 """Round-to-nearest weights, in the layouts that the targets store.
 
-A weight [N, K] is quantised symmetrically, zero point 0, either in blocks of 32 of its K inputs
+A weight [N, K] is quantised symmetrically, zero point 0, either in blocks of its K inputs
 (int8, int4) or with one scale for each of its N output channels (int8, float8). Scales are
 rounded up to the type that they are stored in before the weight is divided by them.
 """
@@ -14,7 +14,8 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
-BLOCK = 32
+from edge_mm_export.precision import BLOCK
+
 _AT_ONCE = 1 << 22  # elements
 FP8_LARGEST = 448.0  # of float8 e4m3 without infinities
 INT8_LARGEST = 127
@@ -27,10 +28,15 @@ FLOAT32: np.dtype[Any] = np.dtype(np.float32)
 class BlockWeight:
     """A weight [N, K] quantised in blocks along K, in 8 or 4 bits."""
 
-    values: npt.NDArray[np.int8]  # [N, blocks, BLOCK]
+    values: npt.NDArray[np.int8]  # [N, blocks, block]
     scales: FloatArray  # [N, blocks], all positive
     columns: int  # K, before the last block was padded
     bits: int
+
+    @property
+    def block(self) -> int:
+        """How many inputs share a scale."""
+        return int(self.values.shape[2])
 
     def dequantise(self) -> FloatArray:
         """The float weight [N, K] that the kernel multiplies by, up to its activation rounding."""
@@ -38,7 +44,7 @@ class BlockWeight:
         return full[:, : self.columns].astype(np.float32)
 
     def packed(self) -> npt.NDArray[np.uint8]:
-        """As `com.microsoft::MatMulNBits` stores it: uint8 [N, blocks, BLOCK * bits / 8].
+        """As `com.microsoft::MatMulNBits` stores it: uint8 [N, blocks, block * bits / 8].
 
         The zero point that it assumes, half of the range, is added; of two 4-bit values that
         share a byte the first one lies in the low half.
@@ -56,19 +62,22 @@ class BlockWeight:
 
 
 def quantise_blocks(
-    weight: npt.NDArray[np.floating], bits: int = 8, scale_type: np.dtype[Any] = FLOAT32
+    weight: npt.NDArray[np.floating],
+    bits: int = 8,
+    scale_type: np.dtype[Any] = FLOAT32,
+    block: int = BLOCK,
 ) -> BlockWeight:
-    """Quantise [N, K] in blocks of 32 columns; K is padded with zeros."""
+    """Quantise [N, K] in blocks of columns; K is padded with zeros."""
     rows, columns = weight.shape
-    padding = -columns % BLOCK
-    count = (columns + padding) // BLOCK
-    values = np.empty((rows, count, BLOCK), np.int8)
+    padding = -columns % block
+    count = (columns + padding) // block
+    values = np.empty((rows, count, block), np.int8)
     scales = np.empty((rows, count), np.float32)
     step = max(1, _AT_ONCE // (columns + padding))
     for start in range(0, rows, step):  # a table of words is too large for copies in fp32
         part = slice(start, start + step)
         padded = np.pad(np.asarray(weight[part], np.float32), ((0, 0), (0, padding)))
-        blocks = padded.reshape(-1, count, BLOCK)
+        blocks = padded.reshape(-1, count, block)
         scales[part] = _scales(np.abs(blocks).max(axis=2), (1 << bits - 1) - 1, scale_type)
         values[part] = np.rint(blocks / scales[part, :, None])
     return BlockWeight(values, scales, columns, bits)

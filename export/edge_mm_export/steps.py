@@ -26,7 +26,7 @@ from edge_mm_export.samples import Sample
 from edge_mm_export.subject import Subject
 from edge_mm_export.verify import Gate, StepFigures, compare, failures, worst
 from edge_mm_export.vision import has_int8_tower
-from edge_mm_export.vision_int8 import int8_convolutions
+from edge_mm_export.vision_int8 import inner_convolutions, measured_int8
 from edge_mm_runtime.bundle import Bundle, load_bundle
 
 
@@ -67,13 +67,20 @@ class Step:
         self.stored = PRECISIONS[target][precision]
         self.name = precision if target == EXACT[0] else f"{target} {precision}"
         self.folder = scratch / self.name.replace(" ", "-")
-        self.quantisation = "none" if self.stored.weights == "float" else "rounded to nearest"
+        self._method = "none" if self.stored.weights == "float" else "rounded to nearest"
+        self._measured = ""  # how the tower was, where it was
         self.islands = NO_ISLANDS
         self._scratch = scratch
         self._scales: Scales | None = None
         self._blocks: BlockWeights | None = None
-        self._vision: ir.Model | None = None  # the traced graph, with 8-bit convolutions
+        self._vision: ir.Model | None = None  # the traced graph, measured
+        self._convolutions = False  # whether it has any in 8 bits
         self._case = 0  # the question that was furthest from torch
+
+    @property
+    def quantisation(self) -> str:
+        """How weights were rounded and activations measured, in words."""
+        return self._method + self._measured
 
     @property
     def _is_opaque(self) -> bool:
@@ -93,7 +100,8 @@ class Step:
         if source.calibration is None:
             return
         if has_int8_tower(self.stored):
-            self._quantise_convolutions(source, source.calibration, exact)
+            self._convolutions = bool(inner_convolutions(source.vision.graph))
+            self._measure_tower(source, source.calibration, exact)
         if not self.stored.is_calibrated:
             return
         samples = source.subject.askable(source.calibration.samples)
@@ -102,10 +110,9 @@ class Step:
             self._scales = activation_scales(ranges, self.stored)
             method = "activations measured"
         else:
-            scale_type = self._dtype.numpy()
-            self._blocks = source.subject.fit_blocks(samples, scale_type, exact.folder)
+            self._blocks = source.subject.fit_blocks(samples, self.stored, exact.folder)
             method = "GPTQ"
-        self.quantisation = f"{method} on {len(samples)} questions of {source.calibration.name}"
+        self._method = f"{method} on {len(samples)} questions of {source.calibration.name}"
 
     def write(self, source: Source, islands: Islands = NO_ISLANDS) -> None:
         """Write the graphs as an unverified bundle, over those of before."""
@@ -182,6 +189,16 @@ class Step:
                 return found
         return None
 
+    def spare_convolutions(self, source: Source, exact: Step) -> bool:
+        """Measure the tower again with its convolutions in fp32, if they are in 8 bits."""
+        if not self._convolutions or source.calibration is None:
+            return False
+        self._convolutions = False
+        self._measure_tower(source, source.calibration, exact)
+        if self._measured:
+            self._measured += ", its convolutions in fp32"
+        return True
+
     def first_drifted(self, source: Source, exam: Exam, exact: Step) -> str:
         """The module to look at, where the answer is that was furthest from torch's."""
         if self._is_opaque:
@@ -196,15 +213,20 @@ class Step:
             exact=exact._bundle(),
         )
 
-    def _quantise_convolutions(self, source: Source, calibration: Calibration, exact: Step) -> None:
-        """Measure what the tower's convolutions read and give, each frame once."""
+    def _measure_tower(self, source: Source, calibration: Calibration, exact: Step) -> None:
+        """Measure what the tower's products read and give, each frame once."""
         apply = exact._bundle().manifest.image.apply
         frames = {sample.picture: sample.frame for sample in calibration.samples}
-        made = int8_convolutions(source.vision, map(apply, frames.values()), self._scratch)
+        made = measured_int8(
+            source.vision,
+            map(apply, frames.values()),
+            self._scratch,
+            convolutions=self._convolutions,
+        )
+        self._vision, self._measured = None, ""
         if made is not source.vision:
             self._vision = made
-            on = f"convolutions measured on {len(frames)} frames of {calibration.name}"
-            self.quantisation = f"{self.quantisation}; {on}"
+            self._measured = f"; tower measured on {len(frames)} frames of {calibration.name}"
 
     def _bundle(self) -> Bundle:
         return load_bundle(self.folder, verify="size")

@@ -85,10 +85,8 @@ class Subject(Protocol):
         image_embeds [T, D] are torch's own for these pixels.
         """
 
-    def fit_blocks(
-        self, samples: Sequence[Sample], scale_type: np.dtype[Any], exact: Path
-    ) -> BlockWeights:
-        """Weights in int4 blocks fitted by GPTQ to what the model reads on these samples.
+    def fit_blocks(self, samples: Sequence[Sample], stored: Precision, exact: Path) -> BlockWeights:
+        """Weights in blocks fitted by GPTQ to what the model reads on these samples.
 
         exact: the folder of an unverified bundle, for torch to be asked by.
         """

@@ -77,7 +77,7 @@ def stored_vision(
     """The vision graph beside a decoder of a precision; fp32 between its border, see `lowered`.
 
     Its weights are floats but beside the 8-bit products of `cpu`, where its linears are such too
-    (and its convolutions, where `traced` has been through `int8_convolutions`).
+    (and its convolutions, where `traced` has been through `measured_int8`).
     """
     dtype = ir.DataType[precision.activations]
     if has_int8_tower(precision):

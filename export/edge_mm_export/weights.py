@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from edge_mm_export.errors import ExportError
 
@@ -56,38 +55,39 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
     return (folder / SINGLE,)
 
 
-class SafetensorsWeights(Weights):
+class WeightsOf(Weights):
+    """Weights made of what `source` has under the same names, when they are asked for."""
+
+    def __init__(self, source: Mapping[str, Any]) -> None:
+        self._source = source
+
+    def __contains__(self, name: object) -> bool:  # Mapping's own would read the tensor
+        return name in self._source
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._source)
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+
+class SafetensorsWeights(WeightsOf):
     """Tensors by name; each access reads one from its file as float32."""
 
-    def __init__(self, files: Mapping[str, Any]) -> None:
-        self._files = files
-
     def __getitem__(self, name: str) -> npt.NDArray[np.floating]:
-        tensor = self._files[name].get_tensor(name)
+        tensor = self._source[name].get_tensor(name)
         array: npt.NDArray[np.floating] = tensor.float().numpy()
         return array
 
-    def __contains__(self, name: object) -> bool:  # Mapping's own would read the tensor
-        return name in self._files
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._files)
-
-    def __len__(self) -> int:
-        return len(self._files)
-
-
-class StateWeights(Weights):
+class StateWeights(WeightsOf):
     """A state dict whose tensors become float32 arrays one at a time.
 
     Reading one raises `ExportError` if it has values that are not finite.
     """
 
-    def __init__(self, state: Mapping[str, Tensor]) -> None:
-        self._state = state
-
     def __getitem__(self, name: str) -> npt.NDArray[np.floating]:
-        tensor = self._state[name].detach()
+        tensor = self._source[name].detach()
         if not tensor.isfinite().all():
             raise ExportError(
                 f"the checkpoint's {name} has values that are not finite: download it again"
@@ -95,33 +95,20 @@ class StateWeights(Weights):
         array: npt.NDArray[np.floating] = tensor.float().numpy()
         return array
 
-    def __contains__(self, name: object) -> bool:
-        return name in self._state
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._state)
-
-    def __len__(self) -> int:
-        return len(self._state)
-
-
-class RenamedWeights(Weights):
+class RenamedWeights(WeightsOf):
     """Weights under other names: `rename(name)` is the name that `weights` has it under."""
 
     def __init__(self, weights: Weights, rename: Callable[[str], str]) -> None:
-        self._weights, self._rename = weights, rename
+        super().__init__(weights)
+        self._rename = rename
 
     def __getitem__(self, name: str) -> npt.NDArray[np.floating]:
-        return self._weights[self._rename(name)]
+        array: npt.NDArray[np.floating] = self._source[self._rename(name)]
+        return array
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and self._rename(name) in self._weights
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._weights)
-
-    def __len__(self) -> int:
-        return len(self._weights)
+        return isinstance(name, str) and self._rename(name) in self._source
 
 
 def _read_index(path: Path) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -235,3 +236,9 @@ def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pictures.append({"file": name, "questions": questions})
     (folder / "questions.json").write_text(json.dumps({"pictures": pictures}))
     return folder
+
+
+@pytest.fixture(scope="module")
+def others(frames: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Frames to quantise on, in another folder than those to verify on."""
+    return Path(shutil.copytree(frames, tmp_path_factory.mktemp("calibration") / "others"))

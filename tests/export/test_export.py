@@ -22,10 +22,13 @@ import edge_mm_export.export as export_module
 from edge_mm.cli import main as cli
 from edge_mm.model.checkpoint import load_model
 from edge_mm.model.edge_mm import EdgeMM
+from edge_mm_export.checkpoint import EdgeMMWeights, decoder_spec
 from edge_mm_export.command import main as command
 from edge_mm_export.errors import ExportError, UnsupportedError, VerificationError
 from edge_mm_export.export import export_checkpoint
+from edge_mm_export.hadamard import rotated_weights
 from edge_mm_export.hessians import gptq_weights, read_passages
+from edge_mm_export.precision import PRECISIONS
 from edge_mm_export.samples import read_samples
 from edge_mm_export.verify import Gate, Verification
 from edge_mm_runtime import Session
@@ -41,12 +44,6 @@ LOOSE = Gate(logits_cosine=0.9, same_answers=0, mean_iou=0, within_half_bin=0)  
 def exported(checkpoint: Path, frames: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("exports") / "tiny"
     return export_checkpoint(checkpoint, out, frames=frames, gate=LOOSE)
-
-
-@pytest.fixture(scope="module")
-def others(frames: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Frames to quantise on, in another folder than those to verify on."""
-    return Path(shutil.copytree(frames, tmp_path_factory.mktemp("calibration") / "others"))
 
 
 @pytest.fixture
@@ -169,14 +166,19 @@ def test_int4_is_fitted_to_other_frames(
     out = export_checkpoint(checkpoint, tmp_path / "out", **options, gate=gate, calibration=others)
     manifest = load_bundle(out).manifest
     assert manifest.verification["quantisation"] == "GPTQ on 6 questions of others"
-    dtype = np.dtype(np.float32 if target == "cpu" else np.float16)
+    stored = PRECISIONS[target]["int4"]
     passages = read_passages(edge_mm, checkpoint, read_samples(others))
-    fitted = gptq_weights(edge_mm, passages, scale_type=dtype)
+    spec = decoder_spec(edge_mm)
+    weights = rotated_weights(spec, EdgeMMWeights(edge_mm), stored)
+    fitted = gptq_weights(edge_mm, passages, stored, weights)
     constants = ir.load(out / manifest.graphs[target].decoder).graph.initializers
     for name, weight in fitted.items():
         scales = constants[f"{name}.scales"].const_value.numpy()
-        assert scales.dtype == dtype
-        np.testing.assert_array_equal(scales, weight.scales if target == "cpu" else weight.scales.T)
+        assert scales.dtype == (np.float32 if target == "cpu" else np.float16)
+        expected = weight.scales if target == "cpu" else weight.scales.T
+        if target == "cpu" and name.endswith(".qkv"):  # queries carry the scale of scores
+            expected[: spec.heads * spec.head_dim] *= np.float32(spec.head_dim**-0.5)
+        np.testing.assert_array_equal(scales, expected)
     for wrong, named in ((None, "--calibration-data DIR"), (frames, "flatter")):
         with pytest.raises(ExportError, match=named):
             export_checkpoint(checkpoint, tmp_path / "no", **options, calibration=wrong)

@@ -11,6 +11,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from edge_mm_export.precision import PRECISIONS
 from edge_mm_export.quantise import quantise_blocks, quantise_channels, quantise_fp8
 
 
@@ -22,6 +23,26 @@ def test_blocks_round_to_half_a_step(columns: int, bits: int) -> None:
     step = np.repeat(stored.scales, 32, axis=1)[:, :columns]
     assert np.abs(stored.values).max() == 2 ** (bits - 1) - 1
     assert np.all(np.abs(stored.dequantise() - weight) <= step * 0.5001)
+
+
+@pytest.mark.parametrize(
+    ("linear", "columns", "block"),
+    [
+        ("layers.0.qkv", 576, 128),  # 640: a ninth more
+        ("lm_head", 576, 64),
+        ("layers.0.down", 1536, 128),
+        ("layers.0.down", 704, 128),
+        ("layers.0.o", 192, 64),  # 256 would be a third more
+        ("lm_head", 200, 32),
+    ],
+)
+def test_blocks_are_large_where_little_is_padded(linear: str, columns: int, block: int) -> None:
+    stored = PRECISIONS["cpu"]["int8"]
+    assert stored.block_of(linear, columns) == block
+    weight = np.random.default_rng(0).normal(size=(4, columns)).astype(np.float32)
+    found = quantise_blocks(weight, block=block)
+    assert found.block == block and found.dequantise().shape == weight.shape
+    assert found.values.shape[1] == -(-columns // block)
 
 
 def test_blocks_survive_zero_and_are_exact_on_their_own_grid() -> None:

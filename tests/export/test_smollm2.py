@@ -133,12 +133,12 @@ def test_int4_is_fitted_once_and_loses_less(
         for i in range(8)
     ]
     kept = tmp_path / "kept.safetensors"
-    fitted = fitted_int4(lm, passages, kept)
+    fitted = fitted_int4(folder, "cpu", lambda: passages, kept)
     assert set(fitted) == {
         *(f"layers.{i}.{part}" for i in range(2) for part in ("qkv", "o", "gate_up", "down")),
         "lm_head",
     }
-    again = fitted_int4(lm, [], kept)
+    again = fitted_int4(folder, "cpu", list, kept)
     assert np.array_equal(again["layers.1.down"].values, fitted["layers.1.down"].values)
     references = [continue_greedily(lm, PROMPT, 40)]
     cosines = {}

@@ -14,11 +14,14 @@ import torch
 
 from edge_mm.model.edge_mm import EdgeMM
 from edge_mm_export.checkpoint import open_checkpoint
+from edge_mm_export.export import export_checkpoint
 from edge_mm_export.precision import PRECISIONS
 from edge_mm_export.samples import read_samples
-from edge_mm_export.steps import Calibration, Source, Step
+from edge_mm_export.steps import Calibration, Exam, Source, Step
+from edge_mm_export.verify import Gate
 from edge_mm_export.vision import halved, stored_vision
-from edge_mm_export.vision_int8 import int8_convolutions, int8_linears
+from edge_mm_export.vision_int8 import int8_linears, measured_int8
+from edge_mm_runtime.bundle import load_bundle
 
 
 def frame(seed: int) -> np.ndarray:
@@ -27,9 +30,9 @@ def frame(seed: int) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def convolved(traced: ir.Model, tmp_path_factory: pytest.TempPathFactory) -> ir.Model:
-    """The tiny tower with 8-bit convolutions."""
+    """The tiny tower, measured."""
     scratch = tmp_path_factory.mktemp("scratch")
-    return int8_convolutions(traced, (frame(seed) for seed in range(4)), scratch)
+    return measured_int8(traced, (frame(seed) for seed in range(4)), scratch)
 
 
 def test_a_product_is_that_of_the_rounded_numbers(tmp_path: Path) -> None:
@@ -86,6 +89,28 @@ def test_dense_inner_convolutions_become_8_bit_kernels(
     agrees(edge_mm, found, least=0.97)
 
 
+def test_measured_linears_become_8_bit_kernels(
+    convolved: ir.Model, edge_mm: EdgeMM, tmp_path: Path
+) -> None:
+    run(convolved, frame(9), tmp_path)
+    fused = kinds(ir.load(tmp_path / "fused.onnx"))
+    modules = edge_mm.vision_graph().modules()
+    wanted = sum(isinstance(module, torch.nn.Linear) for module in modules)
+    assert not fused["MatMul"] + fused["Gemm"]
+    assert fused["QGemm"] + fused["MatMulIntegerToFloat"] == wanted
+
+
+def test_a_bias_that_32_bits_cannot_hold_stays_exact(tmp_path: Path) -> None:
+    weight = np.random.default_rng(0).standard_normal((1, 8, 4)).astype("f4")
+    weight[0, :, 2] = 1e-13  # an output that is all but its bias
+    bias = np.array([1, -2, 3, -4], np.float32)
+    frames = [np.random.default_rng(n).uniform(-1, 1, (1, 5, 8)).astype("f4") for n in range(3)]
+    measured = measured_int8(linears(weight, bias), frames, tmp_path)
+    found = run(measured, frames[0], tmp_path)["y0"]
+    np.testing.assert_allclose(found, frames[0] @ weight[0] + bias, atol=0.1)
+    np.testing.assert_allclose(found[..., 2], 3, atol=1e-6)
+
+
 def test_a_tower_whose_only_convolution_cuts_patches_is_left_alone(tmp_path: Path) -> None:
     def no_frames() -> Any:
         raise AssertionError("frames were asked for")
@@ -96,7 +121,7 @@ def test_a_tower_whose_only_convolution_cuts_patches_is_left_alone(tmp_path: Pat
     node = ir.node("Conv", [x, weight], {"strides": [8, 8]})
     graph = ir.Graph([x], node.outputs, nodes=[node], initializers=[weight], opset_imports={"": 23})
     model = ir.Model(graph, ir_version=10)
-    assert int8_convolutions(model, no_frames(), tmp_path) is model
+    assert measured_int8(model, no_frames(), tmp_path) is model
 
 
 def test_only_w8a8_of_the_cpu_has_it(
@@ -105,8 +130,9 @@ def test_only_w8a8_of_the_cpu_has_it(
     known = PRECISIONS["cpu"]
     assert stored_vision(traced, known["fp32"]) is traced
     assert kinds(stored_vision(traced, known["int8"])) == kinds(halved(traced))
+    assert kinds(stored_vision(traced, known["w8a8"]))["MatMulIntegerToFloat"]
     stored = stored_vision(convolved, known["w8a8"])
-    assert kinds(stored)["MatMulIntegerToFloat"] and kinds(stored)["DequantizeLinear"]
+    assert kinds(stored)["DequantizeLinear"] and not kinds(stored)["MatMulIntegerToFloat"]
     assert (
         kinds(stored)["Transpose"] == kinds(convolved)["Transpose"] - 4 * kinds(stored)["Attention"]
     )
@@ -138,11 +164,79 @@ def test_a_step_measures_each_frame_once_if_it_is_given_frames(
     pictures = len({sample.picture for sample in samples})
     assert len(samples) > pictures
     assert step.quantisation == (
-        f"rounded to nearest; convolutions measured on {pictures} frames of kitchen"
+        f"rounded to nearest; tower measured on {pictures} frames of kitchen"
     )
     step.write(source)
     written = kinds(ir.load(step.folder / "vision.cpu.onnx"))
-    assert written["DequantizeLinear"] and written["MatMulIntegerToFloat"]
+    assert written["DequantizeLinear"] and not written["MatMulIntegerToFloat"]
+
+
+def test_a_tower_of_convolutions_alone_is_given_up_whole(
+    checkpoint: Path, frames: Path, traced: ir.Model, tmp_path: Path
+) -> None:
+    pixels = ir.val("pixel_values", ir.DataType.FLOAT, [1, 3, 64, 64])
+    value, nodes, weights = pixels, [], []
+    for index, channels in enumerate((3, 4, 4)):
+        kernel = np.full((4, channels, 3, 3), 0.1, np.float32)
+        weight = ir.val(f"w{index}", const_value=ir.tensor(kernel, name=f"w{index}"))
+        nodes.append(ir.node("Conv", [value, weight], {"pads": [1] * 4}, name=f"conv{index}"))
+        (value,) = nodes[-1].outputs
+        value.name, value.type = f"y{index}", ir.TensorType(ir.DataType.FLOAT)
+        value.shape = ir.Shape([1, 4, 64, 64])
+        weights.append(weight)
+    graph = ir.Graph([pixels], [value], nodes=nodes, initializers=weights, opset_imports={"": 23})
+    source = Source(
+        open_checkpoint(checkpoint),
+        ir.Model(graph, ir_version=10),
+        Calibration("kitchen", read_samples(frames)),
+    )
+    exact, step = Step("cpu", "fp32", tmp_path), Step("cpu", "w8a8", tmp_path)
+    exact.write(Source(source.subject, traced))
+    step.quantise(source, exact)
+    assert "tower measured" in step.quantisation
+    assert step.spare_convolutions(source, exact)
+    assert step.quantisation == "rounded to nearest"
+    step.write(source)
+    assert kinds(ir.load(step.folder / "vision.cpu.onnx")) == {"Conv": 3}
+    assert not step.spare_convolutions(source, exact)
+
+
+def test_convolutions_below_the_gate_are_given_up(
+    checkpoint: Path,
+    frames: Path,
+    others: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An exam that only graphs with fp32 convolutions pass."""
+    sit = Step.sit
+
+    def strict(step: Step, exam: Exam) -> list[str]:
+        missed = sit(step, exam)
+        written = ir.load(step.folder / "vision.cpu.onnx")
+        dense = [node for node in written.graph if node.op_type == "Conv"]
+        in_8_bits = [node for node in dense if _kind(node.inputs[0]) == "DequantizeLinear"]
+        return missed or (["convolutions"] if in_8_bits else [])
+
+    monkeypatch.setattr(Step, "sit", strict)
+    gate = Gate(logits_cosine=0.8, same_answers=0, mean_iou=0, within_half_bin=0)
+    out = export_checkpoint(
+        checkpoint,
+        tmp_path / "out",
+        frames=frames,
+        calibration=others,
+        precision="w8a8",
+        gate=gate,
+    )
+    told = load_bundle(out).manifest.verification["quantisation"]
+    assert told.endswith("frames of others, its convolutions in fp32")
+    written = ir.load(out / "vision.cpu.onnx")
+    assert kinds(written)["DequantizeLinear"] and kinds(written)["Conv"]
+
+
+def _kind(value: ir.Value | None) -> str | None:
+    producer = None if value is None else value.producer()
+    return None if producer is None else producer.op_type
 
 
 def linears(weights: np.ndarray, bias: np.ndarray) -> ir.Model:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
 
 import msgspec
 
@@ -23,7 +23,7 @@ CONTEXT = 1024
 TOKENS, EVERY = 64, 2  # of each continuation; the places in it that are asked for one token
 TIMED = ("fp32", "int8", "int4", "w8a8", "w8a8-tensor")
 GRAPHS = Path("data/bench/smollm2-graphs")
-FITTED = GRAPHS / "gptq.safetensors"  # left by `bench/smollm2.py agreement`
+FITTED = GRAPHS / "gptq-cpu.safetensors"
 
 
 def part(threads: int) -> Part:
@@ -39,7 +39,7 @@ def part(threads: int) -> Part:
         rounds=5,
         first={"prefill": 1},
         judge=Agreement(folder),
-        starts=3,
+        starts=7,
     )
 
 
@@ -67,13 +67,20 @@ def _command(folder: Path, precision: str, threads: int) -> Callable[[], list[st
         from bench.lib.graphs import fitted_int4, write_graph
 
         fitted = None
-        if precision == "int4" and FITTED.is_file():
-            fitted = fitted_int4(cast(Any, None), (), FITTED)  # there is nothing left to fit
+        if precision == "int4":
+            fitted = fitted_int4(folder, "cpu", partial(text_of, folder, threads), FITTED)
         path = GRAPHS / f"cpu-{precision}.onnx"
         graph = write_graph(folder, "cpu", precision, path, context=CONTEXT, quantised=fitted)
         return worker(graph, threads)
 
     return prepare
+
+
+def text_of(folder: Path, threads: int) -> list[list[int]]:
+    """What int4 is fitted to."""
+    from bench.lib.passages import own_passages
+
+    return own_passages(folder, GRAPHS / "cpu-fp32.onnx", context=CONTEXT, threads=threads)
 
 
 def worker(graph: Graph, threads: int) -> list[str]:

@@ -67,9 +67,7 @@ def _ours(threads: int) -> list[Engine]:
 
     def prepare(precision: str, kind: str = "edge-mm") -> Callable[[], list[str]]:
         def write() -> list[str]:
-            path = FOLDER / f"ours-{precision}.onnx"
-            _write_ours(path, precision)
-            return _worker(kind, path, threads)
+            return _worker(kind, _ours_graph(precision), threads)
 
         return write
 
@@ -79,7 +77,15 @@ def _ours(threads: int) -> list[Engine]:
             for precision in TIMED
             if precision in PRECISIONS["cpu"]
         ),
-        Engine(f"{OURS} int8, OpenVINO", OURS, "int8", prepare("int8", "edge-mm-openvino")),
+        *(
+            Engine(
+                f"{OURS} {precision}, OpenVINO",
+                OURS,
+                precision,
+                prepare(precision, "edge-mm-openvino"),
+            )
+            for precision in ("int8", "w8a8")
+        ),
     ]
 
 
@@ -171,13 +177,23 @@ def _write_exact(out: Path) -> None:
         np.save(file, torch.cat([tower(one[None])[0] for one in pixels]).numpy())
 
 
-def _write_ours(out: Path, precision: str) -> None:
-    """As `edge-mm export` stores a tower beside a decoder of that precision."""
+@cache
+def _ours_graph(precision: str) -> Path:
+    """As `edge-mm export` stores a tower beside a decoder of that precision; w8a8 measured."""
     from edge_mm_export.precision import find_precision
     from edge_mm_export.storage import save_graph
-    from edge_mm_export.vision import stored_vision
+    from edge_mm_export.vision import has_int8_tower, stored_vision
+    from edge_mm_export.vision_int8 import measured_int8
 
-    save_graph(stored_vision(_traced(), find_precision("cpu", precision)[1]), out)
+    _, stored = find_precision("cpu", precision)
+    tower = _traced()
+    if has_int8_tower(stored):
+        others = np.load(FOLDER / "pixels.npy")[JUDGED:]
+        with tempfile.TemporaryDirectory() as scratch:
+            tower = measured_int8(tower, (pixels[None] for pixels in others), Path(scratch))
+    path = FOLDER / f"ours-{precision}.onnx"
+    save_graph(stored_vision(tower, stored), path)
+    return path
 
 
 @cache

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from edge_mm_export.families.vlm import ImportedVLM
-from edge_mm_export.hessians import fit_layers
+from edge_mm_export.hadamard import rotated_weights
+from edge_mm_export.hessians import Stack, fit_layers
 from edge_mm_export.linear import BlockWeights
+from edge_mm_export.precision import Precision
 
 
 class Passage(NamedTuple):
@@ -22,17 +23,12 @@ class Passage(NamedTuple):
     pixel_values: npt.NDArray[np.float32]  # [1, 3, H, W]
 
 
-def fit_blocks(
-    model: ImportedVLM, passages: Sequence[Passage], scale_type: np.dtype[Any]
-) -> BlockWeights:
+def fit_blocks(model: ImportedVLM, passages: Sequence[Passage], stored: Precision) -> BlockWeights:
     """The weights of the decoder's linears by their names in its graph; see `hessians.py`."""
     states = [model.reference.first_state(*passage) for passage in passages]
     model.release()  # what the reference reads with widens its weights by itself
-    norm = copy.deepcopy(model.language.norm).float()
-    return fit_layers(
-        list(model.language.layers),
-        model.head.get_parameter("weight"),
-        lambda state: norm(state.hidden),
-        states,
-        scale_type=scale_type,
+    stack = Stack(
+        list(model.language.layers), model.language.norm, model.head.get_parameter("weight")
     )
+    weights = rotated_weights(model.spec, model.weights, stored)
+    return fit_layers(stack, states, stored, weights)

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx_ir as ir
 from torch import nn
 
@@ -131,10 +130,8 @@ class Folder:
         """By transformers' own class: the residual stream after each layer, then logits."""
         return self.model.reference.residuals(ids, pixel_values)
 
-    def fit_blocks(
-        self, samples: Sequence[Sample], scale_type: np.dtype[Any], exact: Path
-    ) -> BlockWeights:
-        """Weights in int4 blocks fitted by GPTQ to what the model reads on these samples."""
+    def fit_blocks(self, samples: Sequence[Sample], stored: Precision, exact: Path) -> BlockWeights:
+        """Weights in blocks fitted by GPTQ to what the model reads on these samples."""
         transform = self._picture.transform
         asked = self.askable(samples)
         traces = trace_all(ProbedSession(exact, self.torch_vision(), self.torch_decoder()), asked)
@@ -142,7 +139,7 @@ class Folder:
             Passage(list(trace.ids), trace.prompt_length, transform.apply(sample.frame))
             for trace, sample in zip(traces, asked, strict=True)
         ]
-        return fit_blocks(self.model, passages, scale_type)
+        return fit_blocks(self.model, passages, stored)
 
     def release(self) -> None:
         """Give back the memory of what can be read again."""

@@ -94,9 +94,9 @@ def test_the_best_threshold_by_hand() -> None:
     assert [one.mean for one in trials] == [0.75, 0.875, 0.875, 0.75]
     assert f.best(trials, 0.9).threshold == 0.6, "the first of equals"
     assert f.best(trials, 0.7).threshold == 0.7, "the one that it had is as good"
-    near = [f.Trial(0.4, 0.9, 0.959, 0.9295), f.Trial(0.6, 0.95, 0.917, 0.9335)]
+    near = [f.Trial(0.4, 0.9, 0.959, 0.9295), f.Trial(0.6, 0.95, 0.927, 0.9385)]
     assert f.best(near, 0.4).threshold == 0.4
-    assert f.best([near[0], f.Trial(0.6, 0.95, 0.92, 0.935)], 0.4).threshold == 0.6
+    assert f.best([near[0], f.Trial(0.6, 0.95, 0.93, 0.94)], 0.4).threshold == 0.6
 
 
 def test_a_temperature_that_a_few_sure_errors_rule_is_not_used() -> None:

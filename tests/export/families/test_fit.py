@@ -10,7 +10,9 @@ import torch
 
 from edge_mm_export.families.fit import Passage, fit_blocks
 from edge_mm_export.families.subject import open_folder
+from edge_mm_export.hadamard import rotated_weights
 from edge_mm_export.hessians import layer_hessians
+from edge_mm_export.precision import PRECISIONS
 from edge_mm_export.quantise import quantise_blocks
 
 from .folders import write_folder
@@ -45,7 +47,9 @@ def test_layers_one_by_one_are_the_whole_model(name: str, tmp_path: Path) -> Non
 
 
 @torch.no_grad()
-def test_blocks_are_fitted_to_what_is_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("target", ["cuda", "cpu"])
+def test_blocks_are_fitted_to_what_is_read(target: str, tmp_path: Path) -> None:
+    """On `cpu` the weights that are fitted are those of a rotated decoder."""
     write_folder(tmp_path / "model", "llava-siglip")
     model = open_folder(tmp_path / "model").model
     first = model.config.text_config.vocab_size
@@ -57,7 +61,8 @@ def test_blocks_are_fitted_to_what_is_read(tmp_path: Path) -> None:
         )
         for seed in range(6)
     ]
-    blocks = fit_blocks(model, passages, np.dtype(np.float32))
+    stored = PRECISIONS[target]["int4"]
+    blocks = fit_blocks(model, passages, stored)
     parts = {f"layers.{i}.{part}" for i in range(3) for part in ("qkv", "o", "gate_up", "down")}
     assert blocks.keys() == parts | {"lm_head"}
     assert all(weight.bits == 4 for weight in blocks.values())
@@ -66,11 +71,13 @@ def test_blocks_are_fitted_to_what_is_read(tmp_path: Path) -> None:
     model.release()
     layer = model.language.layers[0].float()
     hessian = layer_hessians(layer, states, last=False)["down"]
-    exact = layer.mlp.down_proj.weight.numpy()
+    rotated = rotated_weights(model.spec, model.weights, stored)
+    assert (rotated is None) == (target == "cuda")
+    exact = (model.weights if rotated is None else rotated)["model.layers.0.mlp.down_proj.weight"]
 
     def lost(rounded: np.ndarray) -> float:
         off = (rounded - exact).astype(np.float64)
         return float(np.trace(off @ hessian @ off.T))
 
-    nearest = quantise_blocks(exact, 4).dequantise()
+    nearest = quantise_blocks(exact, 4, block=stored.block_of("layers.0.down", 160)).dequantise()
     assert lost(blocks["layers.0.down"].dequantise()) < 0.8 * lost(nearest)

@@ -71,6 +71,7 @@ def train(recipe: Recipe, out: Path, resume: bool = False) -> Path:
         run.run_stage(recipe.stages[run.stage_index])
     run.save()
     run.log.close()
+    run.accelerator.end_training()  # a process group that outlives the interpreter aborts it
     return out / "checkpoint"
 
 

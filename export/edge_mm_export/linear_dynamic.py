@@ -8,7 +8,8 @@ activations are so large (arXiv 2402.17762) that all others would pay for them.
 The inputs of `down` hold few large values among many small ones; both kinds rotate them first, as
 `hadamard.py` does with the residual stream.
 
-x86 needs VNNI for these products (ONNX Runtime adds pairs of them in 16 saturating bits without).
+On x86 without VNNI the weights must become unsigned at load, see the options in runner.py: ONNX
+Runtime would add pairs of these products in 16 saturating bits.
 """
 
 from __future__ import annotations

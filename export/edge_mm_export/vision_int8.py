@@ -5,7 +5,7 @@ that the graph measures itself. `measured_int8` needs frames, which tell the sca
 kernel for a convolution without, and OpenVINO, which multiplies by AMX, has none for a linear. On
 SigLIP-B/16 in ONNX Runtime the two take the same time. Weights have one scale an output channel.
 
-As in linear_dynamic.py, x86 needs VNNI for products that do not saturate.
+As in linear_dynamic.py, x86 processors without VNNI want the runner's options.
 """
 
 from __future__ import annotations

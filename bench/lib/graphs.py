@@ -17,7 +17,6 @@ from bench.lib.making import made
 from edge_mm_export.decoder import build_decoder
 from edge_mm_export.decoder_spec import DecoderSpec
 from edge_mm_export.families.text import load_text_decoder
-from edge_mm_export.hadamard import rotated_weights
 from edge_mm_export.hessians import Passage, gptq_weights
 from edge_mm_export.precision import find_precision
 from edge_mm_export.quantise import BlockWeight
@@ -81,7 +80,7 @@ def fitted_int4(
         spec, weights = load_text_decoder(folder)
         read = [Passage(np.zeros((0, 0), np.float32), tuple(ids), 1) for ids in passages()]
         exact = _TextModel(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval())
-        fitted = gptq_weights(exact, read, stored, rotated_weights(spec, weights, stored))
+        fitted = gptq_weights(exact, read, spec, weights, stored)
         arrays = {f"{name}.values": np.ascontiguousarray(w.values) for name, w in fitted.items()}
         arrays |= {f"{name}.scales": np.ascontiguousarray(w.scales) for name, w in fitted.items()}
         save_file(arrays, partial)

@@ -14,8 +14,6 @@ from pathlib import Path
 import msgspec
 import onnx_ir as ir
 
-from edge_mm.model.edge_mm import EdgeMM
-from edge_mm_export.checkpoint import Checkpoint, EdgeMMWeights, decoder_spec, draw_decoder
 from edge_mm_export.islands import NO_ISLANDS, Islands, with_islands
 from edge_mm_export.linear import BlockWeights, Scales
 from edge_mm_export.precision import Precision, find_precision
@@ -31,39 +29,12 @@ from edge_mm_runtime.bundle import (
 )
 from edge_mm_runtime.hashes import files_sha256
 
-__all__ = ["EdgeMMWeights", "decoder_spec", "draw_decoder", "write_bundle", "write_graphs"]
-
 _TOOLS = ("edge-mm", "torch", "transformers", "onnx", "onnxscript", "onnxruntime")
 _RUNTIME_BYTES = 110 << 20  # Python, numpy, OpenCV and ONNX Runtime, before any graph
 
 _LICENCES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE")
 _NAMED_LICENCE = re.compile(r"\A---\n.*?^license: *([\w.-]+) *$.*?^---$", re.MULTILINE | re.DOTALL)
 """In the front matter of a model card on the Hugging Face hub."""
-
-
-def write_bundle(
-    folder: Path,
-    checkpoint: Path,
-    model: EdgeMM,
-    vision: ir.Model,
-    *,
-    target: str,
-    precision: str,
-    scales: Scales | None = None,
-    quantised: BlockWeights | None = None,
-    islands: Islands = NO_ISLANDS,
-) -> BundleManifest:
-    """`write_graphs` of one of our own models, read from `checkpoint`."""
-    return write_graphs(
-        folder,
-        Checkpoint(checkpoint, model),
-        vision,
-        target=target,
-        precision=precision,
-        scales=scales,
-        quantised=quantised,
-        islands=islands,
-    )
 
 
 def write_graphs(

@@ -20,7 +20,6 @@ from edge_mm.model.session import describe, open_model
 from edge_mm_export.decoder import build_decoder
 from edge_mm_export.decoder_spec import DecoderSpec, spec_from_llama
 from edge_mm_export.errors import ExportError
-from edge_mm_export.hadamard import rotated_weights
 from edge_mm_export.hessians import gptq_weights, read_passages
 from edge_mm_export.linear import BlockWeights, Scales
 from edge_mm_export.precision import Precision
@@ -121,8 +120,8 @@ class Checkpoint:
     def fit_blocks(self, samples: Sequence[Sample], stored: Precision, exact: Path) -> BlockWeights:
         """Weights in blocks fitted by GPTQ to what the model reads on these samples."""
         passages = read_passages(self.model, self.folder, samples)
-        weights = rotated_weights(decoder_spec(self.model), EdgeMMWeights(self.model), stored)
-        return gptq_weights(self.model, passages, stored, weights)
+        spec, weights = decoder_spec(self.model), EdgeMMWeights(self.model)
+        return gptq_weights(self.model, passages, spec, weights, stored)
 
     def release(self) -> None:
         """Keeps everything: our models are small."""

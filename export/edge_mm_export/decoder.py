@@ -74,9 +74,7 @@ def build_decoder(
     precision, `ExportError` for a missing or misshapen weight.
     """
     _, stored = find_precision(target, precision)
-    if stored.is_rotated:
-        spec, weights = rotated(spec, weights)
-        stored = stored if spec.rotated else stored.unrotated()
+    spec, weights, stored = rotated(spec, weights, stored)
     if target == "cpu":
         spec, weights, quantised = fold_scale(spec, weights, quantised)
     drawn = _TARGETS[target]

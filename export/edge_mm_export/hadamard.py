@@ -23,7 +23,7 @@ from onnxscript import GraphBuilder
 
 from edge_mm_export.decoder_spec import DecoderSpec
 from edge_mm_export.hooks import FloatArray, constant
-from edge_mm_export.precision import Precision
+from edge_mm_export.precision import BLOCK, Precision
 from edge_mm_export.weights import Weights
 
 LARGEST = 64
@@ -65,24 +65,20 @@ def draw_rotation(graph: GraphBuilder, x: ir.Value, size: int) -> ir.Value:
     return back
 
 
-def rotated(spec: DecoderSpec, weights: Weights) -> tuple[DecoderSpec, Weights]:
-    """The same decoder with its residual stream rotated; as it was where that cannot be.
-
-    That is where anything else than rows of tokens and picture, attention and MLP writes to the
-    stream, or what they write is normed by itself.
-    """
-    if spec.post_norms or spec.gated_blocks or spec.deepstack:
-        return spec, weights
-    drawn = msgspec.structs.replace(spec, rotated=True, tied_embeddings=False)
-    return drawn, RotatedWeights(spec, weights)
-
-
-def rotated_weights(
+def rotated(
     spec: DecoderSpec, weights: Weights, stored: Precision
-) -> RotatedWeights | None:
-    """The weights that a precision's graph is drawn with, where it is rotated."""
-    found = rotated(spec, weights)[1] if stored.is_rotated else weights
-    return found if isinstance(found, RotatedWeights) else None
+) -> tuple[DecoderSpec, Weights, Precision]:
+    """A decoder as its graph is in a precision: its residual stream rotated, if that asks for it.
+
+    Where it cannot be, the blocks are small. That is where anything else than rows of tokens and
+    picture, attention and MLP writes to the stream, or what they write is normed by itself.
+    """
+    if not stored.is_rotated:
+        return spec, weights, stored
+    if spec.post_norms or spec.gated_blocks or spec.deepstack:
+        return spec, weights, stored._replace(block=BLOCK)
+    drawn = msgspec.structs.replace(spec, rotated=True, tied_embeddings=False)
+    return drawn, RotatedWeights(spec, weights), stored
 
 
 class RotatedWeights(Weights):

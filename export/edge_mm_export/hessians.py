@@ -25,12 +25,14 @@ from edge_mm.model.edge_mm import EdgeMM
 from edge_mm.model.fusion import Fusion
 from edge_mm.model.runners import TorchDecoder, TorchVision
 from edge_mm.model.session import open_model
+from edge_mm_export.decoder_spec import DecoderSpec
 from edge_mm_export.errors import ExportError
 from edge_mm_export.gptq import gptq
-from edge_mm_export.hadamard import RotatedWeights, rotate
+from edge_mm_export.hadamard import rotate, rotated
 from edge_mm_export.precision import Precision
 from edge_mm_export.quantise import BlockWeight
 from edge_mm_export.samples import Sample
+from edge_mm_export.weights import Weights
 from edge_mm_runtime.runner import Array, Arrays
 from edge_mm_runtime.session import Session
 
@@ -115,8 +117,9 @@ def read_passages(model: EdgeMM, checkpoint: Path, samples: Iterable[Sample]) ->
 def gptq_weights(
     model: EdgeMM,
     passages: Sequence[Passage],
+    spec: DecoderSpec,
+    weights: Weights,
     stored: Precision,
-    weights: RotatedWeights | None = None,
 ) -> dict[str, BlockWeight]:
     """The weights of a Llama's linears by their names in the decoder graph: see `fit_layers`.
 
@@ -132,8 +135,9 @@ def gptq_weights(
             fusion=model.fusion,
         ),
         first_states(model, passages),
-        stored,
+        spec,
         weights,
+        stored,
     )
 
 
@@ -141,16 +145,16 @@ def gptq_weights(
 def fit_layers(
     stack: Stack,
     states: Sequence[State],
+    spec: DecoderSpec,
+    weights: Weights,
     stored: Precision,
-    weights: RotatedWeights | None = None,
 ) -> dict[str, BlockWeight]:
     """The weights of a decoder's linears by their names in its graph; the stack stays as it is.
 
-    states   the passages as the first layer reads them
-    weights  those of the graph, where it rotates them: then it is they that are fitted
+    states         the passages as the first layer reads them
+    spec, weights  as `build_decoder` takes them: where its graph is rotated, they are fitted so
     """
-    if weights is None:
-        stored = stored.unrotated()
+    spec, weights, stored = rotated(spec, weights, stored)
     parts: dict[str, BlockWeight] = {}
     scale_type = ir.DataType[stored.activations].numpy()
 
@@ -165,13 +169,13 @@ def fit_layers(
         return parts[name]
 
     norm, head = copy.deepcopy(stack.norm).float(), stack.head
-    if weights is not None:
+    if spec.rotated:
         states = [state.rotated() for state in states]
         _load(norm, "model.norm.", weights)
         head = torch.from_numpy(weights["lm_head.weight"])
     for index, exact_layer in enumerate(stack.layers):
         layer = copy.deepcopy(exact_layer).float()
-        if weights is not None:
+        if spec.rotated:
             _load(layer, f"model.layers.{index}.", weights)
         hessians = layer_hessians(layer, states, last=index == len(stack.layers) - 1)
         for part, hessian in hessians.items():
@@ -184,7 +188,7 @@ def fit_layers(
     return parts
 
 
-def _load(module: nn.Module, prefix: str, weights: RotatedWeights) -> None:
+def _load(module: nn.Module, prefix: str, weights: Weights) -> None:
     """Give a module the weights of these names, but for what they do not have."""
     for name, parameter in module.named_parameters():
         if prefix + name in weights:

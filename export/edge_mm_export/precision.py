@@ -40,10 +40,6 @@ class Precision(NamedTuple):
     weights: Weights = "float"
     block: int = BLOCK  # inputs that share a scale, at most: see `block_of`
 
-    def unrotated(self) -> Precision:
-        """The same for a decoder that cannot be rotated: in small blocks."""
-        return self._replace(block=BLOCK)
-
     def block_of(self, linear: str, columns: int) -> int:
         """Of so many inputs of a linear, by name, how many share a scale: `block`, or its half...
 

@@ -12,8 +12,9 @@ import torch
 
 from edge_mm.model.checkpoint import load_model
 from edge_mm.model.runners import TorchDecoder, TorchVision
-from edge_mm_export.bundle import write_bundle
+from edge_mm_export.bundle import write_graphs
 from edge_mm_export.calibrate import activation_scales, measure_ranges, watched
+from edge_mm_export.checkpoint import Checkpoint
 from edge_mm_export.decoder import build_decoder
 from edge_mm_export.precision import PRECISIONS
 from edge_mm_export.probe import ProbedSession, trace_all
@@ -37,7 +38,7 @@ def test_ranges_are_those_of_torch(
     model = load_model(checkpoint)
     samples = read_samples(frames)[:2]
     bundle = tmp_path / "bundle"
-    write_bundle(bundle, checkpoint, model, traced, target="cpu", precision="fp32")
+    write_graphs(bundle, Checkpoint(checkpoint, model), traced, target="cpu", precision="fp32")
     largest = measure_ranges(bundle, samples, tmp_path, percentile=None)
     usual = measure_ranges(bundle, samples, tmp_path, percentile=99.0)
 

@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 import torch
 
-from edge_mm_export.bundle import decoder_spec
+from edge_mm_export.checkpoint import decoder_spec
 from edge_mm_export.errors import UnsupportedError
 from edge_mm_export.vision import trace_vision
 from tests.edge_mm.model.components import language_model, small, tower

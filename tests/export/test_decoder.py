@@ -15,6 +15,7 @@ from edge_mm_export.decoder import build_decoder
 from edge_mm_export.decoder_spec import spec_from_llama
 from edge_mm_export.errors import ExportError, UnsupportedError
 from edge_mm_export.hadamard import rotated
+from edge_mm_export.precision import PRECISIONS
 
 PROMPT = [1, 96, 97, 98, 99, 100, 7, 20, 33]  # ids 96..100 are the five rows of the picture
 APPENDED = [44, 2, 95, 61]
@@ -69,7 +70,7 @@ def test_w8a8_tensor_reads_rows_of_an_int8_table(tiny: Any, tmp_path: Path) -> N
     session = onnxruntime.InferenceSession(str(tmp_path / "rows.onnx"))
     (found,) = session.run(None, {"input_ids": np.array([WORDS], np.int64)})
 
-    _, weights = rotated(tiny.spec, tiny.weights())
+    _, weights, _ = rotated(tiny.spec, tiny.weights(), PRECISIONS["cpu"]["w8a8-tensor"])
     table = weights["model.embed_tokens.weight"].astype(np.float64)[WORDS]
     step = np.abs(table).max(1, keepdims=True) / 127
     np.testing.assert_allclose(found[0], np.rint(table / step) * step, rtol=1e-5, atol=1e-7)

@@ -22,7 +22,7 @@ from edge_mm.model.config import FusionConfig, ProjectorConfig
 from edge_mm.model.edge_mm import EdgeMM
 from edge_mm.model.runners import TorchDecoder, TorchVision
 from edge_mm.model.session import describe
-from edge_mm_export.bundle import draw_decoder
+from edge_mm_export.checkpoint import draw_decoder
 from edge_mm_export.precision import PRECISIONS
 from edge_mm_export.vision import stored_vision, trace_vision
 from edge_mm_runtime.decoder import Decoder, open_decoder

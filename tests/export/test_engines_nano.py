@@ -23,8 +23,9 @@ from edge_mm.evaluate.judge import iou
 from edge_mm.model.checkpoint import load_model
 from edge_mm.model.edge_mm import EdgeMM
 from edge_mm.model.runners import TorchDecoder, TorchVision
-from edge_mm_export.bundle import write_bundle
+from edge_mm_export.bundle import write_graphs
 from edge_mm_export.calibrate import activation_scales, measure_ranges
+from edge_mm_export.checkpoint import Checkpoint
 from edge_mm_export.precision import PRECISIONS
 from edge_mm_export.probe import ProbedSession, trace_all
 from edge_mm_export.samples import Sample, read_samples
@@ -82,7 +83,7 @@ def bundles(nano: EdgeMM, repository: Path, tmp_path_factory: pytest.TempPathFac
                 scales = activation_scales(ranges, stored)
             checkpoint = repository / "models" / "nano"
             options = {"target": target, "precision": precision}
-            write_bundle(folder, checkpoint, nano, vision, **options, scales=scales)
+            write_graphs(folder, Checkpoint(checkpoint, nano), vision, **options, scales=scales)
         return load_bundle(folder)
 
     return write

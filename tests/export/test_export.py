@@ -26,7 +26,6 @@ from edge_mm_export.checkpoint import EdgeMMWeights, decoder_spec
 from edge_mm_export.command import main as command
 from edge_mm_export.errors import ExportError, UnsupportedError, VerificationError
 from edge_mm_export.export import export_checkpoint
-from edge_mm_export.hadamard import rotated_weights
 from edge_mm_export.hessians import gptq_weights, read_passages
 from edge_mm_export.precision import PRECISIONS
 from edge_mm_export.samples import read_samples
@@ -169,8 +168,7 @@ def test_int4_is_fitted_to_other_frames(
     stored = PRECISIONS[target]["int4"]
     passages = read_passages(edge_mm, checkpoint, read_samples(others))
     spec = decoder_spec(edge_mm)
-    weights = rotated_weights(spec, EdgeMMWeights(edge_mm), stored)
-    fitted = gptq_weights(edge_mm, passages, stored, weights)
+    fitted = gptq_weights(edge_mm, passages, spec, EdgeMMWeights(edge_mm), stored)
     constants = ir.load(out / manifest.graphs[target].decoder).graph.initializers
     for name, weight in fitted.items():
         scales = constants[f"{name}.scales"].const_value.numpy()

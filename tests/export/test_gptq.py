@@ -18,7 +18,7 @@ from edge_mm_export.checkpoint import EdgeMMWeights, decoder_spec
 from edge_mm_export.decoder import build_decoder
 from edge_mm_export.errors import ExportError
 from edge_mm_export.gptq import gptq
-from edge_mm_export.hadamard import rotate, rotated_weights
+from edge_mm_export.hadamard import rotate, rotated
 from edge_mm_export.hessians import (
     Passage,
     first_states,
@@ -129,7 +129,7 @@ def passages(edge_mm: EdgeMM, checkpoint: Path, frames: Path) -> list[Passage]:
 
 @pytest.fixture(scope="module")
 def packed(edge_mm: EdgeMM, passages: list[Passage]) -> dict[str, BlockWeight]:
-    return gptq_weights(edge_mm, passages, PLAIN)
+    return gptq_weights(edge_mm, passages, decoder_spec(edge_mm), EdgeMMWeights(edge_mm), PLAIN)
 
 
 def test_passages_are_prompts_with_greedy_answers(
@@ -242,9 +242,9 @@ def test_a_rotated_decoder_is_fitted_to_what_it_reads(
     """The first layer's inputs, by torch, turned; and the last one's, which all that is before it
     and is quantised gives."""
     stored = PRECISIONS["cpu"]["int4"]
-    weights = rotated_weights(decoder_spec(edge_mm), EdgeMMWeights(edge_mm), stored)
-    assert weights is not None
-    fitted = gptq_weights(edge_mm, passages, stored, weights)
+    spec, plain = decoder_spec(edge_mm), EdgeMMWeights(edge_mm)
+    _, weights, _ = rotated(spec, plain, stored)
+    fitted = gptq_weights(edge_mm, passages, spec, plain, stored)
     turn = rotate(np.eye(64, dtype=np.float32))
     norm = edge_mm.lm.model.layers[0].input_layernorm.weight.detach().numpy()
     seen = torch_hessians(edge_mm, passages, "lm.model.layers.0.self_attn.q_proj", False)
@@ -257,4 +257,4 @@ def test_a_rotated_decoder_is_fitted_to_what_it_reads(
 
 def test_nothing_to_calibrate_on_is_refused(edge_mm: EdgeMM) -> None:
     with pytest.raises(ExportError, match="calibrate"):
-        gptq_weights(edge_mm, [], PLAIN)
+        gptq_weights(edge_mm, [], decoder_spec(edge_mm), EdgeMMWeights(edge_mm), PLAIN)

@@ -15,7 +15,8 @@ import pytest
 
 import edge_mm_export.export as export_module
 from edge_mm.model.edge_mm import EdgeMM
-from edge_mm_export.bundle import write_bundle
+from edge_mm_export.bundle import write_graphs
+from edge_mm_export.checkpoint import Checkpoint
 from edge_mm_export.decoder import build_decoder
 from edge_mm_export.errors import ExportError, VerificationError
 from edge_mm_export.export import export_checkpoint
@@ -195,10 +196,9 @@ def test_engines_take_islands(
     )
     model = EdgeMM(msgspec.structs.replace(edge_mm.config, language=heads)).eval()
     norm = next(node for node in traced.graph if node.op_type == "LayerNormalization")
-    write_bundle(
+    write_graphs(
         tmp_path / "bundle",
-        checkpoint,
-        model,
+        Checkpoint(checkpoint, model),
         traced,
         target="tensorrt",
         precision="w8a8",

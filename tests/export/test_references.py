@@ -17,7 +17,8 @@ import pytest
 import edge_mm_export.references as references_module
 from edge_mm.model.edge_mm import EdgeMM
 from edge_mm.model.runners import TorchDecoder, TorchVision
-from edge_mm_export.bundle import write_bundle
+from edge_mm_export.bundle import write_graphs
+from edge_mm_export.checkpoint import Checkpoint
 from edge_mm_export.probe import ProbedSession, Trace, trace_all
 from edge_mm_export.references import as_seen, write_references
 from edge_mm_export.samples import Sample, read_samples
@@ -43,7 +44,9 @@ def plain(
     def build(target: str, precision: str) -> Path:
         out = folder / f"{target}-{precision}"
         if not out.exists():
-            write_bundle(out, checkpoint, edge_mm, traced, target=target, precision=precision)
+            write_graphs(
+                out, Checkpoint(checkpoint, edge_mm), traced, target=target, precision=precision
+            )
         return out
 
     return build

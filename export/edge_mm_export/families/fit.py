@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_mm_export.families.vlm import ImportedVLM
-from edge_mm_export.hadamard import rotated_weights
 from edge_mm_export.hessians import Stack, fit_layers
 from edge_mm_export.linear import BlockWeights
 from edge_mm_export.precision import Precision
@@ -30,5 +29,4 @@ def fit_blocks(model: ImportedVLM, passages: Sequence[Passage], stored: Precisio
     stack = Stack(
         list(model.language.layers), model.language.norm, model.head.get_parameter("weight")
     )
-    weights = rotated_weights(model.spec, model.weights, stored)
-    return fit_layers(stack, states, stored, weights)
+    return fit_layers(stack, states, model.spec, model.weights, stored)

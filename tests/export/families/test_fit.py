@@ -10,7 +10,7 @@ import torch
 
 from edge_mm_export.families.fit import Passage, fit_blocks
 from edge_mm_export.families.subject import open_folder
-from edge_mm_export.hadamard import rotated_weights
+from edge_mm_export.hadamard import rotated
 from edge_mm_export.hessians import layer_hessians
 from edge_mm_export.precision import PRECISIONS
 from edge_mm_export.quantise import quantise_blocks
@@ -71,9 +71,9 @@ def test_blocks_are_fitted_to_what_is_read(target: str, tmp_path: Path) -> None:
     model.release()
     layer = model.language.layers[0].float()
     hessian = layer_hessians(layer, states, last=False)["down"]
-    rotated = rotated_weights(model.spec, model.weights, stored)
-    assert (rotated is None) == (target == "cuda")
-    exact = (model.weights if rotated is None else rotated)["model.layers.0.mlp.down_proj.weight"]
+    spec, weights, _ = rotated(model.spec, model.weights, stored)
+    assert spec.rotated == (target == "cpu")
+    exact = weights["model.layers.0.mlp.down_proj.weight"]
 
     def lost(rounded: np.ndarray) -> float:
         off = (rounded - exact).astype(np.float64)

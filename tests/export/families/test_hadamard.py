@@ -12,12 +12,14 @@ import scipy.linalg
 
 from edge_mm_export import hadamard
 from edge_mm_export.decoder import build_decoder
-from edge_mm_export.precision import PRECISIONS
+from edge_mm_export.precision import BLOCK, PRECISIONS
 
 from .conftest import Stepper
 from .test_text import CONFIGS, PROMPT, expected_passes, parts_of, tiny
 
 NORMED_AGAIN = ("gemma2", "gemma3")
+INT8 = PRECISIONS["cpu"]["int8"]
+SMALL = INT8._replace(block=BLOCK)
 
 
 @pytest.mark.parametrize(("size", "block"), [(576, 64), (96, 32), (80, 16), (6, 2), (7, 1)])
@@ -32,7 +34,7 @@ def test_blocks_are_sylvesters_and_undo_themselves(size: int, block: int) -> Non
 @pytest.mark.parametrize("name", [name for name in CONFIGS if name not in NORMED_AGAIN])
 def test_a_rotated_decoder_gives_the_logits_of_transformers(name: str, step: Stepper) -> None:
     model = tiny(name)
-    spec, weights = hadamard.rotated(*parts_of(model))
+    spec, weights, _ = hadamard.rotated(*parts_of(model), INT8)
     assert spec.rotated
     decoder = step(spec, weights, "cpu", "fp32")
     for new, logits in expected_passes(model):
@@ -42,12 +44,12 @@ def test_a_rotated_decoder_gives_the_logits_of_transformers(name: str, step: Ste
 @pytest.mark.parametrize("name", NORMED_AGAIN)
 def test_what_cannot_be_rotated_stays(name: str) -> None:
     spec, weights = parts_of(tiny(name))
-    assert hadamard.rotated(spec, weights) == (spec, weights)
+    assert hadamard.rotated(spec, weights, INT8) == (spec, weights, SMALL)
     graph = build_decoder(spec, weights, target="cpu", precision="int8").graph
     assert block_sizes(graph) == {32}  # large ones lose too much where nothing is rotated
     for changes in ({"deepstack": 1}, {"gated_blocks": (0,)}):
         other = msgspec.structs.replace(spec, post_norms=False, **changes)
-        assert hadamard.rotated(other, weights) == (other, weights)
+        assert hadamard.rotated(other, weights, INT8) == (other, weights, SMALL)
 
 
 def block_sizes(graph: Iterable[ir.Node]) -> set[int]:
@@ -58,7 +60,7 @@ def block_sizes(graph: Iterable[ir.Node]) -> set[int]:
 def test_weights_are_there_by_name() -> None:
     spec, weights = parts_of(tiny("smollm2"))  # tied: the head is the table until it is rotated
     del weights["lm_head.weight"]
-    _, rotated = hadamard.rotated(spec, weights)
+    _, rotated, _ = hadamard.rotated(spec, weights, INT8)
     assert set(rotated) == {*weights, "lm_head.weight"} and len(rotated) == len(weights) + 1
     assert "lm_head.weight" in rotated and "other" not in rotated
     table = weights["model.embed_tokens.weight"]

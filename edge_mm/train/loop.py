@@ -1,15 +1,16 @@
 """The training loop: stages in order, one forward pass of packed samples a step.
 
 Weights live in fp32 (the frozen backbone in bf16), the forward pass runs in bf16 autocast where the
-recipe says so. What is saved as the checkpoint is the running average of the weights; `state/`
-beside it holds all that a resumed run needs. Under `accelerate launch` every process takes its
-share of each step, and the curve is the one of a single process, also where the processes share one
-model (`sharded`); what is saved then are the weights as they are.
+recipe says so and the processor can. What is saved as the checkpoint is the running average of the
+weights; `state/` beside it holds all that a resumed run needs. Under `accelerate launch` every
+process takes its share of each step, and the curve is the one of a single process, also where the
+processes share one model (`sharded`); what is saved then are the weights as they are.
 """
 
 from __future__ import annotations
 
 import copy
+import sys
 import time
 from pathlib import Path
 
@@ -34,6 +35,7 @@ from edge_mm.train.lora import add_lora, has_lora, merge_lora, merged
 from edge_mm.train.losses import Losses, check_losses, counts
 from edge_mm.train.optimizers import freeze, optimizers, own_eye, rate
 from edge_mm.train.policy import Policy
+from edge_mm.train.precision import has_bf16
 from edge_mm.train.recipe import Lora, Recipe, Stage
 from edge_mm.train.recompute import checkpoint_activations
 from edge_mm.train.sharded import check_resumable, sharded_run
@@ -63,6 +65,8 @@ def train(recipe: Recipe, out: Path, resume: bool = False) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     model, tokenizer = start_model(recipe)
     run = Run(recipe, out, model, tokenizer)
+    if run.first and recipe.train.precision == "bf16" and not run.bf16:
+        print("this processor does not multiply bf16: training in fp32", file=sys.stderr)
     if resume:
         run.restore()
     elif recipe.model.tower is not None and not recipe.model.init:
@@ -87,6 +91,7 @@ class Run:
         self.sharded = sharded_run(self.accelerator, recipe)
         check_losses(recipe.stages, model, self.sharded is not None)
         self.first = self.accelerator.is_main_process
+        self.bf16 = recipe.train.precision == "bf16" and has_bf16(self.accelerator.device)
         self.log = RunLog(out if self.first else None, recipe.train.tensorboard)
         self.stage_index, self.step, self.samples_seen = 0, 0, 0
         self.best, self.looks_since_best = float("inf"), 0
@@ -191,8 +196,7 @@ class Run:
             self.reference = copy.deepcopy(self.model).requires_grad_(False).eval()
         for block in own_eye(self.model):
             frozen = not next(block.parameters()).requires_grad
-            bf16 = frozen and self.recipe.train.precision == "bf16"
-            block.to(torch.bfloat16 if bf16 else torch.float32)
+            block.to(torch.bfloat16 if frozen and self.bf16 else torch.float32)
         if self.sharded is None:  # FSDP cuts up rows only
             self.model.to(memory_format=torch.channels_last)
 
@@ -240,10 +244,9 @@ class Run:
         return means
 
     def _forward(self, module: torch.nn.Module, batch: Batch) -> dict[str, Tensor]:
-        bf16 = self.recipe.train.precision == "bf16"
         cache = self.sharded is None  # it would keep what FSDP lets go
         with torch.autocast(
-            self.accelerator.device.type, torch.bfloat16, enabled=bf16, cache_enabled=cache
+            self.accelerator.device.type, torch.bfloat16, enabled=self.bf16, cache_enabled=cache
         ):
             return module(batch)
 

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from edge_mm.model.checkpoint import load_model
+from edge_mm.train import loop
 from edge_mm.train.loop import Run, TrainingError, start_model, train
 from edge_mm.train.optimizers import TOP, rate
 from edge_mm.train.recipe import Stage, load_recipe
@@ -66,6 +68,26 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path, recipe_file: Pat
     with pytest.raises(TrainingError, match="loss is nan at step 0"):
         run.run_stage(recipe.stages[2])
     assert not (tmp_path / "checkpoint").exists()
+
+
+def test_bf16_is_for_processors_that_multiply_it(
+    tmp_path: Path,
+    recipe_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """On others the same recipe trains in fp32, and says so."""
+    only_align = ["stages.0.steps=0", "stages.2.steps=0"]
+    trained: list[torch.Tensor] = []
+    for has_bf16, precision in ((True, "bf16"), (False, "bf16"), (True, "fp32")):
+        monkeypatch.setattr(loop, "has_bf16", lambda device, there=has_bf16: there)
+        out = tmp_path / f"{has_bf16}-{precision}"
+        train(load_recipe(recipe_file, [*only_align, f"train.precision={precision}"]), out)
+        weights = load_file(out / "state" / "weights.safetensors")
+        trained.append(weights["projector.layers.0.weight"])
+        assert ("in fp32" in capsys.readouterr().err) == (not has_bf16)
+    bf16, fallen_back, fp32 = trained
+    assert torch.equal(fallen_back, fp32) and not torch.equal(bf16, fp32)
 
 
 def test_recipes_are_read_strictly(tmp_path: Path, recipe_file: Path) -> None:

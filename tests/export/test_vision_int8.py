@@ -22,6 +22,7 @@ from edge_mm_export.verify import Gate
 from edge_mm_export.vision import halved, stored_vision
 from edge_mm_export.vision_int8 import int8_linears, measured_int8
 from edge_mm_runtime.bundle import load_bundle
+from edge_mm_runtime.openvino import OpenVinoRunner
 from edge_mm_runtime.runner import OnnxRunner
 
 
@@ -99,6 +100,17 @@ def test_measured_linears_become_8_bit_kernels(
     wanted = sum(isinstance(module, torch.nn.Linear) for module in modules)
     assert not fused["MatMul"] + fused["Gemm"]
     assert fused["QGemm"] + fused["MatMulIntegerToFloat"] == wanted
+
+
+def test_openvino_does_not_saturate_either(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    weight, bias = random.standard_normal((1, 64, 32)).astype("f4"), np.zeros(32, np.float32)
+    frames = [random.uniform(-1, 1, (1, 5, 64)).astype("f4") for _ in range(3)]
+    ir.save(measured_int8(linears(weight, bias), frames, tmp_path), tmp_path / "vision.onnx")
+    with OpenVinoRunner(tmp_path / "vision.onnx", 1) as runner:
+        (found,) = runner.run({"pixel_values": frames[0]}).values()
+    exact = frames[0] @ weight[0]
+    assert 0 < np.abs(found - exact).max() < 0.02 * np.abs(exact).max()
 
 
 def test_a_bias_that_32_bits_cannot_hold_stays_exact(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,7 @@ from edge_mm_runtime.agreement import cosine
 from edge_mm_runtime.bundle import load_bundle
 from edge_mm_runtime.errors import BundleError
 from edge_mm_runtime.image import read_image
-from edge_mm_runtime.openvino import OpenVinoRunner, open_openvino
+from edge_mm_runtime.openvino import OpenVinoRunner, _saturates, open_openvino
 from edge_mm_runtime.runner import OnnxRunner, WrappedRunner
 
 CLOSE = 0.999  # cosine: where the processor has bf16, OpenVINO computes in it
@@ -49,6 +50,29 @@ def test_a_tower_gives_what_onnx_runtime_gives(tiny_bundle: Path) -> None:
         for name, array in expected.run({"pixel_values": pixels}).items():
             assert outputs[name].shape == array.shape
             assert cosine(outputs[name], array) > CLOSE
+
+
+@pytest.mark.parametrize(
+    ("machine", "flags", "saturates"),
+    [
+        ("x86_64", "flags : avx2 fma", True),
+        ("x86_64", "flags : avx2 avx512_vnni fma", False),
+        ("x86_64", "flags : avx2 avx_vnni", False),
+        ("x86_64", None, True),  # nothing is known
+        ("aarch64", "Features : asimddp", False),
+    ],
+)
+def test_where_8_bit_sums_saturate(
+    machine: str,
+    flags: str | None,
+    saturates: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    if flags is not None:
+        (tmp_path / "cpuinfo").write_text(flags)
+    assert _saturates(tmp_path / "cpuinfo") == saturates
 
 
 def test_outputs_are_the_callers_own(twice: Path) -> None:

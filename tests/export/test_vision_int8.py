@@ -110,7 +110,7 @@ def test_openvino_does_not_saturate_either(tmp_path: Path) -> None:
     with OpenVinoRunner(tmp_path / "vision.onnx", 1) as runner:
         (found,) = runner.run({"pixel_values": frames[0]}).values()
     exact = frames[0] @ weight[0]
-    assert 0 < np.abs(found - exact).max() < 0.02 * np.abs(exact).max()
+    assert 0 < np.abs(found - exact).max() < 0.05 * np.abs(exact).max()
 
 
 def test_a_bias_that_32_bits_cannot_hold_stays_exact(tmp_path: Path) -> None:

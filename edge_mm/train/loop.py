@@ -10,7 +10,6 @@ processes share one model (`sharded`); what is saved then are the weights as the
 from __future__ import annotations
 
 import copy
-import sys
 import time
 from pathlib import Path
 
@@ -35,7 +34,7 @@ from edge_mm.train.lora import add_lora, has_lora, merge_lora, merged
 from edge_mm.train.losses import Losses, check_losses, counts
 from edge_mm.train.optimizers import freeze, optimizers, own_eye, rate
 from edge_mm.train.policy import Policy
-from edge_mm.train.precision import has_bf16
+from edge_mm.train.precision import in_bf16
 from edge_mm.train.recipe import Lora, Recipe, Stage
 from edge_mm.train.recompute import checkpoint_activations
 from edge_mm.train.sharded import check_resumable, sharded_run
@@ -65,8 +64,6 @@ def train(recipe: Recipe, out: Path, resume: bool = False) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     model, tokenizer = start_model(recipe)
     run = Run(recipe, out, model, tokenizer)
-    if run.first and recipe.train.precision == "bf16" and not run.bf16:
-        print("this processor does not multiply bf16: training in fp32", file=sys.stderr)
     if resume:
         run.restore()
     elif recipe.model.tower is not None and not recipe.model.init:
@@ -91,7 +88,7 @@ class Run:
         self.sharded = sharded_run(self.accelerator, recipe)
         check_losses(recipe.stages, model, self.sharded is not None)
         self.first = self.accelerator.is_main_process
-        self.bf16 = recipe.train.precision == "bf16" and has_bf16(self.accelerator.device)
+        self.bf16 = in_bf16(recipe.train.precision, self.accelerator.device, tell=self.first)
         self.log = RunLog(out if self.first else None, recipe.train.tensorboard)
         self.stage_index, self.step, self.samples_seen = 0, 0, 0
         self.best, self.looks_since_best = float("inf"), 0
@@ -346,9 +343,8 @@ class Run:
             {k: v.float() if v.is_floating_point() else v for k, v in groups["weights"].items()},
             strict=False,
         )
-        device = self.accelerator.device
         self.average = self._start_average()
         if self.average and groups["average"]:
-            self.average = {name: tensor.to(device) for name, tensor in groups["average"].items()}
+            self.average = {k: v.to(self.accelerator.device) for k, v in groups["average"].items()}
         self.optimizer_state = groups["optimizer"]
         self.loss_state = groups.get("losses", {})

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+
 import torch
+
+
+def in_bf16(asked: str, device: torch.device, *, tell: bool) -> bool:
+    """Whether to compute in bf16: where that is asked for and the device has it, else in fp32."""
+    if asked == "bf16" and not has_bf16(device) and tell:
+        print("this processor does not multiply bf16: training in fp32", file=sys.stderr)
+    return asked == "bf16" and has_bf16(device)
 
 
 def has_bf16(device: torch.device) -> bool:

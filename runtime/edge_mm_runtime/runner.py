@@ -45,7 +45,7 @@ any waiting, 0.55 with waiting up to the end of a run (session.force_spinning_st
 _SMALL = 64
 """Elements up to which an input is written where the last one is bound, instead of bound anew."""
 
-_DISABLED = ("QDQS8ToU8Transformer",)
+_DISABLED = ["QDQS8ToU8Transformer"]
 """With session.x64quantprecision it gives weights that are dequantised by channel or block a single
 zero point, and ONNX Runtime 1.32 then refuses to run them."""
 
@@ -284,7 +284,7 @@ def _open(ort: ModuleType, path: Path, options: Any, provider: Provider) -> Any:
         wanted = [asked] if asked == cpu else [asked, cpu]
         try:
             session = ort.InferenceSession(
-                str(path), options, providers=wanted, disabled_optimizers=[*_DISABLED]
+                str(path), options, providers=wanted, disabled_optimizers=_DISABLED
             )
         except Exception as error:  # onnxruntime's own classes share no base of theirs
             reason = str(error).strip().splitlines()[0]

@@ -37,11 +37,13 @@ def test_backbone_is_efficientnet_lite0(repository: Path, tiny_model: EdgeMM) ->
         for block in reference._blocks:
             theirs = block(theirs)
         torch.testing.assert_close(ours(picture)[-1], theirs, atol=1e-3, rtol=1e-3)
-    # The shipped file is the same in bf16, a tie rounded as the processor that folded it did.
-    load_backbone(tiny_model, path.parent)
+    load_backbone(tiny_model, path.parent)  # the shipped file is the same, in bf16
+    tipped = 0  # an x86 processor with AVX2 alone folds 6 of all to the other side of a tie
     for name, tensor in ours.state_dict().items():
-        shipped = tiny_model.vision.backbone.state_dict()[name]
-        torch.testing.assert_close(shipped, tensor.bfloat16().float(), atol=0, rtol=2**-7)
+        shipped, rounded = tiny_model.vision.backbone.state_dict()[name], tensor.bfloat16().float()
+        torch.testing.assert_close(shipped, rounded, atol=0, rtol=2**-7)
+        tipped += int((shipped != rounded).sum())
+    assert tipped < 10
 
 
 def test_shapes(tiny_model: EdgeMM) -> None:

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from edge_mm.model.checkpoint import load_model
-from edge_mm.train import loop
+from edge_mm.train import precision as precision_module
 from edge_mm.train.loop import Run, TrainingError, start_model, train
 from edge_mm.train.optimizers import TOP, rate
 from edge_mm.train.recipe import Stage, load_recipe
@@ -80,7 +80,7 @@ def test_bf16_is_for_processors_that_multiply_it(
     only_align = ["stages.0.steps=0", "stages.2.steps=0"]
     trained: list[torch.Tensor] = []
     for has_bf16, precision in ((True, "bf16"), (False, "bf16"), (True, "fp32")):
-        monkeypatch.setattr(loop, "has_bf16", lambda device, there=has_bf16: there)
+        monkeypatch.setattr(precision_module, "has_bf16", lambda device, there=has_bf16: there)
         out = tmp_path / f"{has_bf16}-{precision}"
         train(load_recipe(recipe_file, [*only_align, f"train.precision={precision}"]), out)
         weights = load_file(out / "state" / "weights.safetensors")

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from edge_mm.model.edge_mm import EdgeMM
 from edge_mm.model.towers import TransformersTower, stack
 from edge_mm.model.vision import VisionTower
+from edge_mm.train.precision import has_bf16
 from edge_mm.train.recipe import Stage, Train
 
 TOP = 8  # the eye's blocks from here on see at strides 16 and 32: the part `backbone_top`
@@ -109,8 +113,30 @@ def optimizers(
     if adamw:
         found.append(torch.optim.AdamW(adamw, betas=(0.9, 0.98), fused=True))
     if muon:
-        found.append(torch.optim.Muon(muon, adjust_lr_fn="match_rms_adamw"))
+        found.append(Muon(muon, adjust_lr_fn="match_rms_adamw"))
     return found
+
+
+class Muon(torch.optim.Muon):
+    """torch's Muon makes updates orthogonal in bf16; in fp32 where the device has no bf16."""
+
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """One step of all parameters, which are on one device."""
+        device = self.param_groups[0]["params"][0].device
+        with nullcontext() if has_bf16(device) else _NoBf16():
+            loss: float | None = super().step(closure)
+        return loss
+
+
+class _NoBf16(TorchFunctionMode):
+    """Within it, what asks a tensor for a copy in bf16 gets one in fp32."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is Tensor.bfloat16:
+            return args[0].to(torch.float32, copy=True)
+        return func(*args, **(kwargs or {}))
 
 
 def _transformer_matrices(model: EdgeMM) -> set[int]:

@@ -10,9 +10,10 @@ import torch
 from safetensors.torch import load_file
 
 from edge_mm.model.checkpoint import load_model
+from edge_mm.train import optimizers as optimizers_module
 from edge_mm.train import precision as precision_module
 from edge_mm.train.loop import Run, TrainingError, start_model, train
-from edge_mm.train.optimizers import TOP, rate
+from edge_mm.train.optimizers import TOP, Muon, rate
 from edge_mm.train.recipe import Stage, load_recipe
 from edge_mm_runtime.errors import UsageError
 from tests.edge_mm.train.conftest import log_lines
@@ -88,6 +89,27 @@ def test_bf16_is_for_processors_that_multiply_it(
         assert ("in fp32" in capsys.readouterr().err) == (not has_bf16)
     bf16, fallen_back, fp32 = trained
     assert torch.equal(fallen_back, fp32) and not torch.equal(bf16, fp32)
+
+
+@pytest.mark.parametrize(("has_bf16", "precise"), [(True, False), (False, True)])
+def test_muon_is_in_fp32_where_bf16_is_not_multiplied(
+    monkeypatch: pytest.MonkeyPatch, has_bf16: bool, precise: bool
+) -> None:
+    """Beside the iteration in fp64 with the published coefficients (Keller Jordan's Muon)."""
+    monkeypatch.setattr(optimizers_module, "has_bf16", lambda _: has_bf16)
+    generator = torch.Generator().manual_seed(0)
+    matrix = torch.nn.Parameter(torch.randn(24, 16, generator=generator))
+    matrix.grad, before = torch.randn(24, 16, generator=generator), matrix.detach().clone()
+    optimizer = Muon([{"params": [matrix], "lr": 0.1, "weight_decay": 0.0}], momentum=0.0)
+    optimizer.step()
+    x = matrix.grad.double().T
+    x /= x.norm()
+    for _ in range(5):
+        gram = x @ x.T
+        x = 3.4445 * x + (-4.775 * gram + 2.0315 * gram @ gram) @ x
+    expected = before - 0.1 * (24 / 16) ** 0.5 * x.T
+    assert torch.allclose(matrix.double(), expected, atol=1e-6) == precise
+    torch.testing.assert_close(matrix.double(), expected, atol=1e-2, rtol=0)
 
 
 def test_recipes_are_read_strictly(tmp_path: Path, recipe_file: Path) -> None:

@@ -112,7 +112,7 @@ def _memory(folder: Path, graphs: GraphSet, geometry: DecoderGeometry, precision
     It is measured on ONNX Runtime's CPU provider; `edge-mm build` measures what TensorRT needs.
     """
     vision, decoder = graph_bytes(folder / graphs.vision), graph_bytes(folder / graphs.decoder)
-    value_bytes = ir.DataType[precision.activations].itemsize
+    value_bytes = precision.dtype.itemsize
     places = geometry.kv_heads * geometry.context * geometry.head_dim
     cache = 2 * geometry.layers * places * value_bytes
     unpacked = 2 * vision if precision.table == precision.activations else 3 * vision

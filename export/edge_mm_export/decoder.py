@@ -85,12 +85,11 @@ def build_decoder(
     image_embeds = graph.input("image_embeds", ir.DataType.FLOAT, ["image_rows", spec.image_size])
     contrib = "com.microsoft" in drawn.opsets
     linear = linear_hook(graph, stored, contrib=contrib, scales=scales, quantised=quantised)
-    dtype = ir.DataType[stored.activations]
+    dtype = stored.dtype
     hooks = drawn.hooks(graph, spec, dtype, linear)
 
-    rows, steps = _table(
-        graph, stored, take("model.embed_tokens.weight", spec.vocab_size, spec.hidden_size)
-    )
+    table = take("model.embed_tokens.weight", spec.vocab_size, spec.hidden_size)
+    rows, steps = _table(graph, spec, stored, table)
     pictures = [] if spec.gated_blocks else split_rows(graph, spec, image_embeds)
     picture = pictures[0] if pictures else None
     x = cast(graph, _embed(graph, rows, steps, input_ids, picture, spec), dtype)
@@ -139,14 +138,14 @@ def _taker(weights: Weights) -> Take:
 
 
 def _table(
-    graph: GraphBuilder, stored: Precision, values: FloatArray
+    graph: GraphBuilder, spec: DecoderSpec, stored: Precision, values: FloatArray
 ) -> tuple[ir.Value, ir.Value | None]:
-    """The token table [V, D]; in w8a8-tensor as int8, with what one step of each row is worth.
+    """The token table [V, D]; beside rotated and rounded weights int8 with the rows' steps [V, 1].
 
     Linux maps 16 pages of a file where one is read: random ids soon make all of a table resident.
     """
     name = "embed_tokens.weight"
-    if stored.weights != "w8a8-tensor":
+    if not spec.rotated or stored.weights == "float":
         return constant(graph, values, name, ir.DataType[stored.table]), None
     rows, steps = quantise_channels(values, 0)
     return constant(graph, rows, name), constant(graph, steps[:, None], "embed_tokens.scales")

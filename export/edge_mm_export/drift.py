@@ -110,7 +110,7 @@ def first_drifted(
         whole = ir.load(exact.path(exact.graphs(EXACT[0]).vision))
         part = _first_node(whole, ir.load(graphs.vision), question.look, scratch)
     stored = bundle.graphs(target)
-    halves = find_precision(target, stored.precision)[1].activations != "FLOAT"
+    halves = find_precision(target, stored.precision)[1].halves
     if name.startswith(_DECODER) and halves:
         part = _first_part(ir.load(bundle.path(stored.decoder)), question, scratch)
     name, value = part or (name, value)

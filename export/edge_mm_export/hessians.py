@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
@@ -156,14 +155,13 @@ def fit_layers(
     """
     spec, weights, stored = rotated(spec, weights, stored)
     parts: dict[str, BlockWeight] = {}
-    scale_type = ir.DataType[stored.activations].numpy()
 
     def quantise(name: str, weight: Tensor, hessian: npt.NDArray[np.float64]) -> BlockWeight:
         parts[name] = gptq(
             weight.float().numpy(),
             hessian,
             bits=stored.bits,
-            scale_type=scale_type,
+            scale_type=stored.dtype.numpy(),
             block=stored.block_of(name, len(hessian)),
         )
         return parts[name]

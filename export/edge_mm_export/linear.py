@@ -50,7 +50,7 @@ def linear_hook(
     int8 and int4; the others are rounded to nearest. While drawing, ExportError names a linear
     whose scale is missing or whose given weight does not fit.
     """
-    dtype = ir.DataType[precision.activations]
+    dtype = precision.dtype
     if precision.weights == "float":
         return _float(graph, dtype)
     if precision.needs_scales:

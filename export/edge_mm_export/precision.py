@@ -21,9 +21,12 @@ TensorRT's fused attention knows no fp32, so `tensorrt` has none. TensorRT 10.3 
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from edge_mm_export.errors import UnsupportedError
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 BLOCK = 32  # inputs that share a scale, at least
 
@@ -57,9 +60,21 @@ class Precision(NamedTuple):
         return 4 if self.weights == "int4" else 8
 
     @property
+    def dtype(self) -> ir.DataType:
+        """Of what flows."""
+        import onnx_ir as ir  # a command's --help does without
+
+        return ir.DataType[self.activations]
+
+    @property
+    def halves(self) -> bool:
+        """Whether what flows is of 16 bits."""
+        return self.activations != "FLOAT"
+
+    @property
     def table(self) -> Activations:
-        """What the token table is stored as, but in w8a8-tensor, where it is int8."""
-        exact = self.activations != "FLOAT" or self.weights == "float"
+        """What the token table is stored as, but where it is rotated: then it is int8."""
+        exact = self.halves or self.weights == "float"
         return self.activations if exact else "FLOAT16"
 
     @property
@@ -75,7 +90,7 @@ class Precision(NamedTuple):
     @property
     def is_rotated(self) -> bool:
         """Whether inputs are rounded to 8 bits as they come, so that outliers among them cost."""
-        return self.activations == "FLOAT" and self.weights != "float"
+        return not self.halves and self.weights != "float"
 
     @property
     def is_calibrated(self) -> bool:

@@ -60,7 +60,7 @@ def runnable(bundle: Bundle, target: str, scratch: Path) -> Graphs:
     copies of their weights, see `frugal`.
     """
     stored = bundle.graphs(target)
-    halves = find_precision(target, stored.precision)[1].activations != "FLOAT"
+    halves = find_precision(target, stored.precision)[1].halves
     return Graphs(
         *(
             _runnable(bundle.path(name), scratch / name, halves)

@@ -87,14 +87,6 @@ class Step:
         """Whether ONNX Runtime cannot show what flows: it fuses fp8 to a kernel without fp8."""
         return self.stored.weights == "fp8"
 
-    @property
-    def _halves(self) -> bool:
-        return self.stored.activations != "FLOAT"
-
-    @property
-    def _dtype(self) -> ir.DataType:
-        return ir.DataType[self.stored.activations]
-
     def quantise(self, source: Source, exact: Step) -> None:
         """Fit the weights, or measure the activations, if the precision says so."""
         if source.calibration is None:
@@ -116,7 +108,7 @@ class Step:
 
     def write(self, source: Source, islands: Islands = NO_ISLANDS) -> None:
         """Write the graphs as an unverified bundle, over those of before."""
-        self.islands = islands if self._halves else NO_ISLANDS
+        self.islands = islands if self.stored.halves else NO_ISLANDS
         shutil.rmtree(self.folder, ignore_errors=True)
         write_graphs(
             self.folder,
@@ -162,7 +154,7 @@ class Step:
 
     def more_islands(self, source: Source, exam: Exam, most: int) -> Islands | None:
         """Those of now and what has to be fp32 besides; None if that is not what is wrong."""
-        if not self._halves or self._is_opaque:
+        if not self.stored.halves or self._is_opaque:
             return None
         decoder = source.subject.draw_decoder(
             self.target,
@@ -180,7 +172,7 @@ class Step:
                 question,
                 source.vision,
                 decoder,
-                self._dtype,
+                self.stored.dtype,
                 self.islands,
                 self._scratch,
                 most,

@@ -79,11 +79,10 @@ def stored_vision(
     Its weights are floats but beside the 8-bit products of `cpu`, where its linears are such too
     (and its convolutions, where `traced` has been through `measured_int8`).
     """
-    dtype = ir.DataType[precision.activations]
     if has_int8_tower(precision):
         return halved(in_fast_forms(int8_linears(traced)))
-    if dtype != ir.DataType.FLOAT:
-        return lowered(traced, dtype, fp32_islands)
+    if precision.halves:
+        return lowered(traced, precision.dtype, fp32_islands)
     return traced if precision.weights == "float" else halved(traced)
 
 

@@ -58,8 +58,9 @@ def test_int8_stays_close_to_fp32(tiny: Any, stepped: Any) -> None:
     assert not np.array_equal(logits, expected)
 
 
-def test_w8a8_tensor_reads_rows_of_an_int8_table(tiny: Any, tmp_path: Path) -> None:
-    model = build_decoder(tiny.spec, tiny.weights(), precision="w8a8-tensor")
+@pytest.mark.parametrize("precision", ["int8", "w8a8", "w8a8-tensor"])
+def test_rows_of_a_rotated_table_are_int8(tiny: Any, tmp_path: Path, precision: str) -> None:
+    model = build_decoder(tiny.spec, tiny.weights(), precision=precision)
     ((steps, _),) = model.graph.initializers["embed_tokens.scales"].uses()
     ((scaled, _),) = steps.outputs[0].uses()
     (row,) = scaled.outputs
@@ -70,7 +71,7 @@ def test_w8a8_tensor_reads_rows_of_an_int8_table(tiny: Any, tmp_path: Path) -> N
     session = onnxruntime.InferenceSession(str(tmp_path / "rows.onnx"))
     (found,) = session.run(None, {"input_ids": np.array([WORDS], np.int64)})
 
-    _, weights, _ = rotated(tiny.spec, tiny.weights(), PRECISIONS["cpu"]["w8a8-tensor"])
+    _, weights, _ = rotated(tiny.spec, tiny.weights(), PRECISIONS["cpu"][precision])
     table = weights["model.embed_tokens.weight"].astype(np.float64)[WORDS]
     step = np.abs(table).max(1, keepdims=True) / 127
     np.testing.assert_allclose(found[0], np.rint(table / step) * step, rtol=1e-5, atol=1e-7)

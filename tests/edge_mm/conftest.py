@@ -19,6 +19,8 @@ from edge_mm.words import COLORS, KINDS
 
 VOCABULARY = 1280
 
+torch.set_num_threads(1)  # tiny matrices, two workers: threads only wait for each other
+
 
 def drawn_scene(folder: Path, number: int, rng: random.Random) -> dict:
     """One picture of flat rectangles with a segmentation, and its annotation."""

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from edge_mm_runtime.agreement import Gate, Pair, compare_logits, same_tokens
 from edge_mm_runtime.answer import Answer, GroundedObject, Mode
 from edge_mm_runtime.bundle import MANIFEST, Bundle
+from edge_mm_runtime.devices import Device
 from edge_mm_runtime.errors import BundleError, EdgeMMError
 from edge_mm_runtime.image import Placement, read_image
 from edge_mm_runtime.runner import Array, Arrays, Runner, WrappedRunner
@@ -109,15 +110,17 @@ class Recorder(WrappedRunner):
         return outputs
 
 
-def repeat(references: References, bundle: Bundle, target: str) -> tuple[list[Pair], list[str]]:
-    """Ask the bundle's graphs of a target every question, on ONNX Runtime's CPU provider.
+def repeat(
+    references: References, bundle: Bundle, target: str, device: Device = "cpu"
+) -> tuple[list[Pair], list[str]]:
+    """Ask the bundle's graphs of a target every question, on a device.
 
     Returns what can be compared with torch, and in words the questions that could not be answered.
     """
     pairs: list[Pair] = []
     errors: list[str] = []
-    decoder = Recorder(open_graph(bundle, "decoder", target))
-    with Session(bundle, target=target, decoder=decoder) as session:
+    decoder = Recorder(open_graph(bundle, "decoder", target, device=device))
+    with Session(bundle, target=target, device=device, decoder=decoder) as session:
         for reference in references.questions:
             frame = read_image(bundle.path(f"{FOLDER}/{reference.picture}"))
             decoder.passes.clear()

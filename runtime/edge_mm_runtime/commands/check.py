@@ -1,7 +1,7 @@
 """`edge-mm check BUNDLE`: its files, and that it answers as torch did when it was exported.
 
-With --device: that the TensorRT engines of this machine compute what their graphs say, step by
-step, with ONNX Runtime's CPU provider as the reference.
+On another device with --device. For tensorrt, the default there: that the engines of this machine
+compute what their graphs say, step by step, with ONNX Runtime's CPU provider as the reference.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import msgspec
 
 if TYPE_CHECKING:
     from edge_mm_runtime.bundle import Bundle
+    from edge_mm_runtime.devices import Device
     from edge_mm_runtime.engines.compare import Comparison, Engines, Reading
     from edge_mm_runtime.references import References
 
@@ -28,6 +29,12 @@ _COLUMNS = {
     "logits_difference_max": "largest difference",
 }
 
+_ENGINES = {
+    "cpu": "ONNX Runtime's CPU provider",
+    "cuda": "ONNX Runtime's CUDA provider",
+    "openvino": "OpenVINO and ONNX Runtime's CPU provider",
+}
+
 
 def main(argv: list[str]) -> int:
     """Print what was checked; 0 when all is well, 1 when an answer or a figure fails."""
@@ -37,12 +44,16 @@ def main(argv: list[str]) -> int:
     from edge_mm_runtime.session import default_target
 
     bundle = load_bundle(args.bundle)
-    if args.device:
-        return _check_device(bundle, args.target, args.json)
-    target = args.target or default_target(bundle)
+    if args.device == "tensorrt":
+        return _check_engines(bundle, args.target, args.json)
+    target = args.target or default_target(bundle, args.device)
     manifest, precision = bundle.manifest, bundle.graphs(target).precision
     references = read_references(bundle)
-    answered = _ask(bundle, target) if references is None else _repeat(bundle, target, references)
+    answered = (
+        _ask(bundle, target, args.device)
+        if references is None
+        else _repeat(bundle, target, args.device, references)
+    )
     report: dict[str, Any] = {
         "bundle": str(bundle.folder),
         "name": manifest.name,
@@ -50,6 +61,7 @@ def main(argv: list[str]) -> int:
         "files": len(manifest.files),
         "bytes": sum(entry.bytes for entry in manifest.files),
         "target": target,
+        "device": args.device,
         "precision": precision,
         "passed": not answered["failures"],
         **answered,
@@ -60,7 +72,7 @@ def main(argv: list[str]) -> int:
 
 def describe(report: dict[str, Any]) -> str:
     """The report for people."""
-    graphs = f"{report['target']} {report['precision']} graphs on ONNX Runtime's CPU provider"
+    graphs = f"{report['target']} {report['precision']} graphs on {_ENGINES[report['device']]}"
     lines = [
         f"{report['bundle']}: {report['name']}, schema {report['schema']}",
         f"{report['files']} files, {report['bytes'] / 1e6:.1f} MB: sizes and hashes are right",
@@ -81,7 +93,7 @@ def describe(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _check_device(bundle: Bundle, target: str | None, as_json: bool) -> int:
+def _check_engines(bundle: Bundle, target: str | None, as_json: bool) -> int:
     """Compare this machine's engines with ONNX Runtime; the exit code."""
     from edge_mm_runtime.engines.compare import compare_device
 
@@ -156,7 +168,7 @@ def _share(same: list[bool | None]) -> str:
     return "" if None in same else f"{sum(map(bool, same))} of {len(same)}"
 
 
-def _ask(bundle: Bundle, target: str) -> dict[str, Any]:
+def _ask(bundle: Bundle, target: str, device: Device) -> dict[str, Any]:
     """Ask about a plain picture in every mode: what there is to check without references."""
     import numpy as np
 
@@ -167,7 +179,7 @@ def _ask(bundle: Bundle, target: str) -> dict[str, Any]:
     ramp = np.linspace(0, 255, 240 * 320 * 3).reshape(240, 320, 3).astype(np.uint8)
     answers: dict[str, str] = {}
     failures: list[str] = []
-    with Session(bundle, target=target) as session:
+    with Session(bundle, target=target, device=device) as session:
         for mode in open_codec(bundle.manifest.grounding).modes:
             try:
                 answers[mode] = session.ask(ramp, "find the red cup", mode=mode).text
@@ -178,13 +190,13 @@ def _ask(bundle: Bundle, target: str) -> dict[str, Any]:
     return {"answers": answers, "failures": failures}
 
 
-def _repeat(bundle: Bundle, target: str, references: References) -> dict[str, Any]:
+def _repeat(bundle: Bundle, target: str, device: Device, references: References) -> dict[str, Any]:
     """Ask what torch was asked, and hold the figures to the gate of the export."""
     from edge_mm_runtime.agreement import allowing_one, failures, measure
     from edge_mm_runtime.references import read_gate, repeat
 
     gate, bins = read_gate(bundle), bundle.manifest.grounding.bins
-    pairs, missed = repeat(references, bundle, target)
+    pairs, missed = repeat(references, bundle, target, device)
     figures = measure("all", pairs, bins) if pairs else None
     if figures is not None:
         gate = allowing_one(gate, figures)
@@ -228,13 +240,15 @@ def _number(value: float) -> str:
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
+    from edge_mm_runtime.devices import DEVICES
+
     parser = argparse.ArgumentParser(
         prog="edge-mm check",
         description="Check a bundle's files, then ask its graphs what torch was asked when it was "
-        "exported and compare the answers. With --device: compare this machine's TensorRT engines "
+        "exported and compare the answers. With --device tensorrt: compare this machine's engines "
         "with ONNX Runtime on the same graphs, step by step, and tell where they part. Exit code 1 "
         "where the answers fall below the export's gate.",
-        epilog="examples: edge-mm check my_bundle --json; edge-mm check my_bundle --device",
+        epilog="examples: edge-mm check my_bundle --json; edge-mm check --device openvino",
     )
     parser.add_argument(
         "bundle", nargs="?", default="default", help="bundle folder (default: the shipped)"
@@ -242,13 +256,16 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--target",
         metavar="T",
-        help="whose graphs are asked, on ONNX Runtime's CPU provider (default: cpu, or the first; "
-        "with --device that of the engines)",
+        help="whose graphs are asked (default: cpu, or the first; of tensorrt that of the engines)",
     )
     parser.add_argument(
         "--device",
-        action="store_true",
-        help="check the engines that `edge-mm build` made here (needs the GPU)",
+        nargs="?",
+        choices=DEVICES,
+        default="cpu",
+        const="tensorrt",
+        help="where the graphs run (default: cpu); tensorrt, or no name: the engines that "
+        "`edge-mm build` made here",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser.parse_args(argv)

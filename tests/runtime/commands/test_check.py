@@ -103,6 +103,13 @@ def test_the_same_answers_pass(
     assert [line.split()[0] for line in table.splitlines()[4:]] == ["locate", "where", "all", "at"]
 
 
+def test_the_picture_on_openvino(
+    referenced: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(referenced()), "--device", "openvino"]) == 0
+    assert "on OpenVINO and ONNX Runtime's CPU provider, compared" in capsys.readouterr().out
+
+
 def test_another_place_is_named(
     referenced: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:

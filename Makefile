@@ -15,7 +15,7 @@ demo: $(VENV)/.demo       ## answers on the shipped pictures and a video -> demo
 	$(BIN)/edge-mm demo
 
 test: $(VENV)/.test osmesa chromium  ## the whole test suite
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.test       ## ruff, and mypy --strict on runtime, export and the command line
 	$(BIN)/ruff check .

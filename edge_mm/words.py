@@ -46,8 +46,8 @@ MEANINGS: dict[str, tuple[str, ...]] = {
     "cup": ("cup", "mug"),
     "fruit": ("apple", "banana", "pear", "lemon"),
     "tool": ("hammer", "screwdriver", "wrench"),
-    "object": KINDS,
 }
+ANY = "object"  # what everything may be called, kinds of a person's own data too
 
 SYNONYMS: dict[str, tuple[str, ...]] = {
     "mug": ("coffee mug", "teacup", "coffee cup"),

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from edge_mm.data.refer import Noun, find
 from edge_mm.data.scenes import Seen
-from edge_mm.words import COLORS, MEANINGS, SYNONYMS, plural
+from edge_mm.words import ANY, COLORS, MEANINGS, SYNONYMS, plural
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +28,11 @@ def _spellings(words: Sequence[str]) -> dict[str, str]:
     return {said: word for word in words for said in (word, *SYNONYMS.get(word, ()))}
 
 
-_SINGULAR = _spellings([word for word in MEANINGS if word != "object"])
+_SINGULAR = _spellings(list(MEANINGS))
 _NOUNS = {**_SINGULAR, **{plural(said): word for said, word in _SINGULAR.items()}}
 _COLORS = _spellings(COLORS)
-_COLORED_ONLY = {"object": "object", "thing": "object", "item": "object"}  # bare, they mean nothing
-_COLORED = {**_NOUNS, **_COLORED_ONLY, **{f"{word}s": "object" for word in _COLORED_ONLY}}
+_COLORED_ONLY = _spellings([ANY])  # bare, they mean nothing
+_COLORED = {**_NOUNS, **_COLORED_ONLY, **{f"{word}s": ANY for word in _COLORED_ONLY}}
 
 
 def _any(words: Sequence[str]) -> str:

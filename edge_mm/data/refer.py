@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from edge_mm.data.scenes import Seen
-from edge_mm.words import MEANINGS, SYNONYMS
+from edge_mm.words import ANY, MEANINGS, SYNONYMS
 
 MARGIN = 0.06  # of the frame: closer than this, two objects are not clearly apart
 CLEARLY_SEEN = 0.35  # below this visible share nothing is asked that depends on the object
@@ -28,10 +28,8 @@ class Noun:
     color: str | None = None
 
     def matches(self, item: Seen) -> bool:
-        return item.kind in MEANINGS.get(self.word, (self.word,)) and self.color in (
-            None,
-            item.color,
-        )
+        called = self.word in (ANY, item.kind) or item.kind in MEANINGS.get(self.word, ())
+        return called and self.color in (None, item.color)
 
     def say(self, rng: random.Random, number: Callable[[str], str] = str) -> str:
         """The words, with a synonym now and then; `number` makes a plural of the kind word."""
@@ -69,8 +67,8 @@ def nouns_for(item: Seen) -> list[Noun]:
         item.kind,
         *(word for word, kinds in MEANINGS.items() if item.kind in kinds and word != item.kind),
     ]
-    colored = [Noun(word, item.color) for word in words] if item.color else []
-    return colored + [Noun(word) for word in words if word != "object"]
+    any_too = dict.fromkeys((*words, ANY)) if item.color else ()
+    return [Noun(word, item.color) for word in any_too] + [Noun(word) for word in words]
 
 
 def relation(a: Seen, b: Seen) -> str | None:

@@ -21,7 +21,7 @@ from edge_mm.data.formats.given import answerable, draw, given_questions
 from edge_mm.data.packer import IGNORE, Packer
 from edge_mm.data.preferences import rejected
 from edge_mm.data.questions import Question, ask
-from edge_mm.data.questions.words import caption
+from edge_mm.data.questions.words import described
 from edge_mm.data.scenes import (
     Scene,
     Seen,
@@ -107,9 +107,10 @@ class SampleMaker:
         asked = [*given, *(q for _ in range(made) if (q := ask(view, rng, kinds=types)))]
         if not asked:
             return None
-        described = next((q for q in given if q.type == "caption"), None)
-        described = described or caption(view, rng, False)
-        text = described.answer if described else "nothing"
+        captions = [q.answer for q in given if q.type == "caption"]
+        if not labelled:  # any answer tells more than an empty view does
+            captions += [q.answer for q in given]
+        text = captions[0] if captions else described(view)
         rejections = [rejected(q, view, rng) for q in asked] if self.preferences else ()
         row = self.packer.pack(asked, self.max_tokens, view, rejections)
         if row.segments[-1] == 0:  # no question is short enough

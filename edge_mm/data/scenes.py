@@ -123,7 +123,7 @@ def boxes_as_segmentation(scene: Scene) -> np.ndarray:
     """For data with boxes only: every pixel goes to the smallest box around it."""
     segmentation = np.zeros((scene.height, scene.width), np.uint8)
     for item in sorted(scene.objects, key=lambda o: -_area(o.box_xyxy)):
-        x1, y1, x2, y2 = (round(v) for v in item.box_xyxy)
+        x1, y1, x2, y2 = (max(0, round(v)) for v in item.box_xyxy)
         segmentation[y1:y2, x1:x2] = item.id
     return segmentation
 

@@ -63,11 +63,11 @@ def questions_about(scene: Scene, number: int, held_out: bool, seed: int) -> Ite
 
 
 def scenes_of(folder: Path, limit: int | None) -> tuple[Scene, ...]:
-    """The first `limit` scenes of a data folder. UsageError when there are none."""
-    scenes = read_scenes(folder)[:limit]
-    if not scenes:
-        raise UsageError(f"{folder} has no scenes")
-    return scenes
+    """The first `limit` scenes of a data folder. UsageError when nothing in it is labelled."""
+    scenes = read_scenes(folder)
+    if not any(scene.objects for scene in scenes):
+        raise UsageError(f"{folder} labels no object, and the questions are made of labels")
+    return scenes[:limit]
 
 
 def sit(

@@ -31,7 +31,7 @@ from edge_mm.train.distributed import of_the_first, total
 from edge_mm.train.feed import LOOK, Feed
 from edge_mm.train.log import RunLog
 from edge_mm.train.lora import add_lora, has_lora, merge_lora, merged
-from edge_mm.train.losses import Losses, check_losses, counts
+from edge_mm.train.losses import Losses, check_losses, counts, reading_weights
 from edge_mm.train.optimizers import freeze, optimizers, own_eye, rate
 from edge_mm.train.policy import Policy
 from edge_mm.train.precision import in_bf16
@@ -298,7 +298,7 @@ class Run:
             "losses": self.loss_state,
         }
         if self.reference is not None:
-            groups["reference"] = dict(self.reference.decoder.state_dict())
+            groups["reference"] = reading_weights(self.reference)
         progress = {
             "stage": self.stage_index,
             "step": self.step,
@@ -338,7 +338,7 @@ class Run:
             add_lora(self.model, self.recipe.stages[self.stage_index].lora or Lora())
         if "reference" in groups:
             self.reference = copy.deepcopy(self.model).requires_grad_(False).eval()
-            self.reference.decoder.load_state_dict(groups["reference"])
+            self.reference.load_state_dict(groups["reference"], strict=False)
         self.model.load_state_dict(
             {k: v.float() if v.is_floating_point() else v for k, v in groups["weights"].items()},
             strict=False,

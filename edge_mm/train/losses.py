@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from edge_mm.data.samples import IGNORE, Batch, attention_mask
+from edge_mm.model.checkpoint import tied_weights
 from edge_mm.model.edge_mm import EdgeMM
 from edge_mm.objectives.language import language_loss
 from edge_mm.objectives.preference import dpo_loss
@@ -176,6 +177,16 @@ def counts(batch: Batch, names: Mapping[str, float], model: EdgeMM) -> dict[str,
 def _looks_counts(batch: Batch) -> list[Tensor]:
     """The weights in looks_loss of kinds and of colours."""
     return [torch.where(cells > 0, 1.0, BACKGROUND).sum() for cells in (batch.kinds, batch.colors)]
+
+
+def reading_weights(model: EdgeMM) -> dict[str, Tensor]:
+    """What `read` and the head compute with, by name; a head that is the table is left out."""
+    tied = tied_weights(model)
+    return {
+        name: tensor
+        for name, tensor in model.state_dict().items()
+        if name.startswith(("lm.", "fusion.")) and name not in tied
+    }
 
 
 def read(model: EdgeMM, batch: Batch, image_embeds: Tensor) -> tuple[Tensor, ...]:

@@ -71,6 +71,11 @@ def read_pictures(path: Path, skips: Skips) -> Iterator[Picture]:
     images = {image.id: image for image in found.images}
     if len({image.file_name for image in found.images}) < len(found.images):
         raise UsageError(f"{path} lists a file_name twice: merge its annotations under one image")
+    for of_what, listed in (("image", found.images), ("category", found.categories)):
+        if len({item.id for item in listed}) < len(listed):
+            raise UsageError(
+                f"{path} lists an id of {of_what} twice, and annotations name it: give each its own"
+            )
     for image in found.images:
         if min(image.width, image.height) < 1:
             raise UsageError(f"{path}: {image.file_name} has no size: give its width and height")

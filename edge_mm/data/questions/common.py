@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from edge_mm.data.refer import CLEARLY_SEEN, Noun, expression, nouns_for, unclear
 from edge_mm.data.scenes import Seen
-from edge_mm.words import COLORS, KINDS
+from edge_mm.words import ANY, COLORS, KINDS
 from edge_mm_runtime.grounding import Region
 
 DIRECTIONS = ("left of", "right of", "in front of", "behind")
@@ -51,7 +51,7 @@ def absent_noun(view: View, rng: random.Random) -> Noun | None:
         elif hard < 0.9:
             noun = Noun(rng.choice((*KINDS, "fruit", "tool")))
         else:
-            noun = Noun("object", rng.choice(COLORS))
+            noun = Noun(ANY, rng.choice(COLORS))
         if not any(noun.matches(item) for item in view) and not unclear(noun, view):
             return noun
     return None

@@ -14,7 +14,7 @@ from edge_mm.data.questions.common import (
 )
 from edge_mm.data.refer import expression, find
 from edge_mm.data.templates import sentence
-from edge_mm.words import plural
+from edge_mm.words import ANY, plural
 from edge_mm_runtime.grounding import NONE, format_objects, format_point
 
 MAX_COUNT = 6
@@ -41,7 +41,7 @@ def locate_all(view: View, rng: random.Random, held_out: bool) -> Question | Non
     if noun is None or not 1 <= len(targets := find(noun, view)) <= MAX_COUNT:
         return None
     text = sentence("locate_all", rng, held_out).format(x=noun.say(rng, plural), x1=noun.say(rng))
-    if rng.random() < 0.3 or (noun.word == "object" and noun.color is None):
+    if rng.random() < 0.3 or (noun.word == ANY and noun.color is None):
         text = sentence("locate", rng, held_out).format(x=noun.say(rng))
     shown = tuple(item.id for item in targets)
     return Question(

@@ -27,7 +27,7 @@ from edge_mm.data.refer import (
     unclear,
 )
 from edge_mm.data.templates import sentence
-from edge_mm.words import COLORS, SYNONYMS, plural
+from edge_mm.words import ANY, COLORS, SYNONYMS, plural
 from edge_mm_runtime.grounding import format_point
 
 MAX_ORDER = 5
@@ -38,7 +38,7 @@ COLOR_WORDS = {*COLORS, *SYNONYMS["gray"], *SYNONYMS["purple"]}
 def exist(view: View, rng: random.Random, held_out: bool) -> Question | None:
     there = rng.random() < 0.5
     noun = present_noun(view, rng) if there else absent_noun(view, rng)
-    if noun is None or noun == Noun("object"):
+    if noun is None or noun == Noun(ANY):
         return None
     text = sentence("exist", rng, held_out).format(x=noun.say(rng))
     return Question("exist", text, "yes" if there else "no", about=_all(noun, view))
@@ -49,11 +49,11 @@ def count(view: View, rng: random.Random, held_out: bool) -> Question | None:
     if roll < 0.15:
         noun = absent_noun(view, rng)
     elif roll < 0.3:
-        noun = Noun("object")
+        noun = Noun(ANY)
     else:
         candidates = [n for item in view for n in nouns_for(item)]
         many = [n for n in candidates if len(find(n, view)) > 1]
-        noun = rng.choice(many if many and rng.random() < 0.6 else candidates or [Noun("object")])
+        noun = rng.choice(many if many and rng.random() < 0.6 else candidates or [Noun(ANY)])
     if noun is None or unclear(noun, view) or len(find(noun, view)) > 9:
         return None
     text, counted = (
@@ -149,21 +149,24 @@ def identify(view: View, rng: random.Random, held_out: bool) -> Question | None:
 
 
 def caption(view: View, rng: random.Random, held_out: bool) -> Question | None:
-    clear = clear_ones(view)
-    if not 1 <= len(clear) <= 8:
+    if not 1 <= len(clear_ones(view)) <= 8:
         return None
-    labels = [item.label for item in sorted(clear, key=lambda item: item.centre)]
+    return Question("caption", sentence("caption", rng, held_out), described(view))
+
+
+def described(view: View) -> str:
+    """All that is clearly seen, from left to right."""
+    labels = [item.label for item in sorted(clear_ones(view), key=lambda item: item.centre)]
     said = [
         f"{_article(label)} {label}" if number == 1 else f"{number} {plural(label)}"
         for label, number in Counter(labels).items()
     ]
-    text = " and ".join(filter(None, (", ".join(said[:-1]), said[-1])))
-    return Question("caption", sentence("caption", rng, held_out), text)
+    return " and ".join(filter(None, (", ".join(said[:-1]), *said[-1:]))) or "nothing"
 
 
 def order(view: View, rng: random.Random, held_out: bool) -> Question | None:
     """Reading order: things of one noun by name, from one side to the other."""
-    noun = Noun("object") if rng.random() < 0.3 else present_noun(view, rng)
+    noun = Noun(ANY) if rng.random() < 0.3 else present_noun(view, rng)
     if noun is None or unclear(noun, view):
         return None
     row = find(noun, view)

@@ -6,6 +6,7 @@ import random
 
 from edge_mm.data import refer
 from edge_mm.data.questions import MAKERS, ask
+from edge_mm.data.questions.words import described
 from edge_mm.data.refer import Noun, expression, holds, relation
 from edge_mm.data.scenes import Seen
 from edge_mm.words import COLORS, plural
@@ -115,3 +116,25 @@ def test_a_question_about_a_relation_does_not_tell_it() -> None:
     for seed in range(100):
         words = expression(left, [left, right], random.Random(seed), plain=True)
         assert words and "bowl" not in words
+
+
+def test_own_kinds_are_things_too() -> None:
+    """Also kinds with a name that means several: all that it means is meant."""
+    view = [item(1, "hammer", "red", 0.1), item(2, "stapler", "red", 0.4)]
+    view += [item(3, "tool", None, 0.7), item(4, "object", None, 0.9)]
+    meant = {word: [one.id for one in refer.find(Noun(word), view)] for word in ("object", "tool")}
+    assert meant == {"object": [1, 2, 3, 4], "tool": [1, 3]}
+    assert [one.id for one in refer.find(Noun("object", "red"), view)] == [1, 2]
+    rng = random.Random(0)
+    for target in view:
+        nouns = refer.nouns_for(target)
+        assert nouns and all(noun.matches(target) for noun in nouns)
+    for _ in range(300):
+        question = ask(view, rng, kinds=["locate", "locate_all", "point", "order", "identify"])
+        if question is not None and question.type == "order" and "tool" not in question.text:
+            assert len(question.about) in (2, 4)  # what is red, or everything
+
+
+def test_many_things_are_all_described() -> None:
+    assert described([item(n, "mug", "red", 0.1 * n) for n in range(9)]) == "9 red mugs"
+    assert described([]) == "nothing"

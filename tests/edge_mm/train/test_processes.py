@@ -16,10 +16,10 @@ from safetensors.torch import load_file
 
 from tests.edge_mm.train.conftest import ALIGN, launch, log_lines, processes_of
 
-STEPS = 40
+STEPS = 24
 WHOLE = [
     "stages.0.steps=0", "stages.1.steps=0", f"stages.2.steps={STEPS}", "stages.2.evaluate_every=5",
-    "stages.2.decay=20", "train.checkpoint_minutes=0",
+    "stages.2.decay=12", "train.checkpoint_minutes=0",
 ]  # fmt: skip
 ALONE = {**os.environ, "OMP_NUM_THREADS": "1"}
 
@@ -37,7 +37,7 @@ def test_killed_and_resumed_as_if_it_had_not_stopped(tmp_path: Path, recipe_file
         [sys.executable, *command(recipe_file, killed, overrides)],
         env=ALONE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
-    stop_at = random.randrange(3, STEPS - 10)
+    stop_at = random.randrange(3, STEPS - 8)
     while not (killed / "log.jsonl").is_file() or len(log_lines_so_far(killed)) < stop_at:
         assert run.poll() is None, run.stdout.read() if run.stdout else ""
         time.sleep(0.01)

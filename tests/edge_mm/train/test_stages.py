@@ -16,7 +16,7 @@ from edge_mm.data.samples import collate
 from edge_mm.model.checkpoint import load_model
 from edge_mm.train.log import RunLog
 from edge_mm.train.loop import Run, TrainingError, start_model, train
-from edge_mm.train.losses import Losses, read, segment_log_probs
+from edge_mm.train.losses import Losses, read, reading_weights, segment_log_probs
 from edge_mm.train.optimizers import freeze
 from edge_mm.train.policy import GROUP, Policy
 from edge_mm.train.recipe import Stage, load_recipe
@@ -98,6 +98,30 @@ def test_preference_tuning_prefers_the_right_answer(tmp_path: Path, recipe_file:
     assert margin() > before + 0.2
     with pytest.raises(UsageError, match="may be language and regions"):
         load_recipe(recipe_file, ["stages.2.losses={preference: 1.0}"])
+
+
+def test_a_stopped_stage_goes_on_with_its_reference(tmp_path: Path, recipe_file: Path) -> None:
+    """Whose gated blocks have learned in the stage before."""
+    parts = "batch_size: 2, learning_rate: 0.02, parts: [language"
+    recipe = load_recipe(
+        recipe_file,
+        [
+            "model.fusion={kind: late, every: 1, layers: 1}",
+            f"stages=[{{name: learn, steps: 6, {parts}, fusion], losses: {{language: 1}}}}, "
+            f"{{name: prefer, steps: 2, {parts}], losses: {{preference: 1}}}}]",
+        ],
+    )
+    run = Run(recipe, tmp_path, *start_model(recipe))
+    run.run_stage(recipe.stages[0])
+    run._enter(recipe.stages[1])
+    run.save()
+    again = Run(recipe, tmp_path, *start_model(recipe))
+    again.restore()
+    assert run.reference is not None and again.reference is not None
+    kept = reading_weights(run.reference)
+    assert any(name.startswith("fusion.") and tensor.any() for name, tensor in kept.items())
+    for name, tensor in reading_weights(again.reference).items():
+        torch.testing.assert_close(tensor, kept[name], atol=0, rtol=0, msg=name)
 
 
 def test_a_policy_step_raises_the_reward(tmp_path: Path, recipe_file: Path) -> None:

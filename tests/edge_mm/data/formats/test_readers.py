@@ -70,6 +70,8 @@ def test_coco_outlines_are_optional(file: Write, coco: dict[str, Any]) -> None:
         (lambda c: c.pop("categories"), "missing required field `categories`"),
         (lambda c: c["images"][0].pop("file_name"), r"\$.images\[0\]"),
         (lambda c: c["images"][0].update(file_name="b.png"), "file_name twice"),
+        (lambda c: c["images"][0].update(id=c["images"][1]["id"]), "an id of image twice"),
+        (lambda c: c["categories"].append(c["categories"][0]), "an id of category twice"),
         (lambda c: c["images"][0].update(width=0), "a.png has no size"),
         (lambda c: c["categories"][0].update(name="a<b"), "rename category 'a<b'"),
     ],

@@ -19,7 +19,7 @@ class Film:
     It plays as fast as what was filmed: a picture stays until the time of the next one, and a later
     one of the same time takes its place. It is written under another name and takes its own when
     it is whole; without a picture there is no file. UsageError for a name that no video can be
-    written to.
+    written to, and at the end for a video that does not play.
     """
 
     def __init__(self, path: Path, frames_per_s: float) -> None:
@@ -41,6 +41,9 @@ class Film:
         if self._last is not None:
             self._append(self._last)
             self._writer.release()
+            if not self._is_whole():
+                self._partial.unlink(missing_ok=True)
+                raise UsageError(f"{self.path} could not be written to its end: is the disk full?")
             self._partial.replace(self.path)
 
     def write(self, picture: Frame, time_s: float | None) -> None:
@@ -67,6 +70,15 @@ class Film:
         elif time_s is not None:
             self._started_s = time_s
         self._last = picture
+
+    def _is_whole(self) -> bool:
+        """Whether the last picture can be read again; a failed write is not told."""
+        cv2 = require("cv2", "cpu")
+        film = cv2.VideoCapture(str(self._partial))
+        film.set(cv2.CAP_PROP_POS_FRAMES, self._written - 1)
+        whole = bool(film.read()[0]) and film.get(cv2.CAP_PROP_POS_FRAMES) >= self._written
+        film.release()
+        return whole
 
     def _append(self, picture: Frame) -> None:
         self._writer.write(picture)

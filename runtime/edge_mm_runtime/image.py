@@ -236,9 +236,12 @@ def write_image(path: str | Path, frame: Frame) -> None:
         done = False
     if not done:
         raise ImageError(f"cannot write {path}: use a name that ends in .jpg, .png or .webp")
+    partial = path.with_name(f".{path.name}.partial")
     try:
-        path.write_bytes(data.tobytes())
+        partial.write_bytes(data.tobytes())
+        partial.replace(path)
     except OSError as error:
+        partial.unlink(missing_ok=True)
         raise ImageError(f"cannot write {path}: {error.strerror}") from None
 
 

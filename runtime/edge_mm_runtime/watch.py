@@ -4,7 +4,8 @@ with open_source("0") as source, Session() as session:
     for look in watch(source, "find the red cup", session):
         ...  # look.answer.objects are where they are in look.grab.frame
 
-A look is given for every frame from the first answer on, and at once for every answer: one that
+A look is given for every frame from the first answer on (of a live source not for those that a
+newer one overtakes while the caller has the last look), and at once for every answer: one that
 comes between two frames of a live source gives a second look at the frame before. The boxes of a
 look are of its frame, but what the model said is older: `look.answer.age_s` counts from the frame
 that it was really asked about, whose id and time are `answer.frame_id` and `answer.timestamp_s`.
@@ -47,6 +48,7 @@ LAST_FRAME_S = 1.0  # how long one that is left waits for the frame being read
 # not asked about, the next is nearly there. Half is where the answers at hand are newest on the
 # whole: with more they come late, with less there are fewer of them.
 WORTH_ASKING = 0.5
+SOON_S = 0.005  # a frame that is there already is given by then
 
 
 class Look(msgspec.Struct, frozen=True):
@@ -198,9 +200,9 @@ class Clock:
 
     def due(self, grab: Grab) -> bool:
         """Whether to ask about this frame; then the next one is due `every_s` later."""
-        now = grab.timestamp_s
-        if now is not None and self._last_s is not None and now - self._last_s < self._every_s:
-            return False
+        now, last = grab.timestamp_s, self._last_s
+        if now is not None and last is not None and 0 <= now - last < self._every_s:
+            return False  # a time that goes back is that of a stream that began again
         self._last_s = now
         return True
 
@@ -231,7 +233,6 @@ def _watch_live(
     cancel = threading.Event()
     reader = Reader(source)
     worker = ThreadPoolExecutor(1, "edge_mm watch")
-    coming: Future[Grab | None] | None = None
     asked: Future[Answer] | None = None
     grab: Grab | None = None
 
@@ -248,16 +249,16 @@ def _watch_live(
 
     try:
         while True:
-            coming = coming or reader.read()
+            coming = reader.coming()
+            late = coming.done()  # it came while the caller had the last look
             awaited: list[Future[Any]] = [coming] if asked is None else [coming, asked]
             wait(awaited, return_when=FIRST_COMPLETED)
             now_s, news = time.monotonic(), coming.done()
             if news:
-                came, coming = coming.result(), None
-                if came is None:
+                if coming.result() is None:
                     break
-                grab = came
-                watcher.see(grab)
+                for grab in reader.arrived(late):
+                    watcher.see(grab)
                 pace.came(now_s)
             assert grab is not None, "nothing is asked before the first frame"
             if asked is not None and asked.done():
@@ -317,17 +318,27 @@ class Reader:
 
     def __init__(self, source: Source) -> None:
         self._wanted: SimpleQueue[Future[Grab | None] | None] = SimpleQueue()
+        self._coming: Future[Grab | None] | None = None
         # A daemon, as a camera's own: a program can end while no frame comes.
         self._thread = threading.Thread(
             target=self._run, args=(iter(source),), name="edge_mm frames", daemon=True
         )
         self._thread.start()
 
-    def read(self) -> Future[Grab | None]:
-        """Ask for a frame: None after the last one, or what the source raises."""
-        wanted: Future[Grab | None] = Future()
-        self._wanted.put(wanted)
-        return wanted
+    def coming(self) -> Future[Grab | None]:
+        """The next frame: None after the last one, or what the source raises."""
+        if self._coming is None:
+            self._coming = Future()
+            self._wanted.put(self._coming)
+        return self._coming
+
+    def arrived(self, late: bool) -> Iterator[Grab]:
+        """The frame that has come and, where it was late to be taken, those that came since."""
+        while (grab := self.coming().result()) is not None:
+            self._coming = None
+            yield grab
+            if not late or not wait([self.coming()], SOON_S).done:
+                break
 
     def close(self) -> None:
         """End the thread; while no frame comes, it ends with the source."""

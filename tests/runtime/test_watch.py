@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import threading
 import time
@@ -442,3 +443,24 @@ def test_a_real_session_watches_a_real_live_source(
         stats = source.stats()
     assert source.live and looks and stats.given >= len({look.grab.frame_id for look in looks})
     assert looks[-1].answer.age_s < 10 and any(look.fresh for look in looks)
+
+
+def test_a_slow_caller_gets_the_newest_frame() -> None:
+    def camera() -> Iterator[np.ndarray]:
+        while True:
+            time.sleep(0.02)
+            yield drawn(0)
+
+    with open_source(camera(), real_time=True) as source:
+        behind = []
+        for look in itertools.islice(watch(source, "how many?", Model(lambda number: WORDS)), 6):
+            behind.append(source.stats().captured - 1 - look.grab.frame_id)
+            time.sleep(0.4)
+    assert max(behind) < 10, behind  # 20 came meanwhile
+
+
+def test_a_stream_that_begins_again_is_asked_about_again() -> None:
+    clock = watch_module.Clock(0.5)
+    times = [0.0, 0.1, 0.5, 0.6, 0.0, 0.1, 0.5]
+    due = [clock.due(Grab(drawn(0), at, 0)) for at in times]
+    assert due == [True, False, True, False, True, False, True]

@@ -20,9 +20,9 @@ def main(argv: list[str]) -> int:
     frame = read_image(args.image)
     with Session(args.bundle, threads=args.threads, device=args.device) as session:
         answer = session.ask(frame, args.text, mode=args.mode, evidence=args.evidence)
+    print(json.dumps(answer.to_dict()) if args.json else describe(answer))
     if args.save:
         write_image(args.save, draw_answer(frame, answer))
-    print(json.dumps(answer.to_dict()) if args.json else describe(answer))
     return 0
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from edge_mm_runtime.errors import SourceEnded, SourceError, UsageError
+from edge_mm_runtime.errors import ImageError, SourceEnded, SourceError, UsageError
 from edge_mm_runtime.sources.connection import Connection, OpenCapture
 from edge_mm_runtime.sources.grab import Grab, Source, SourceStats, as_grab
 from edge_mm_runtime.sources.recorded import end_of
@@ -24,6 +24,7 @@ from edge_mm_runtime.space import Intrinsics
 log = logging.getLogger(__name__)
 
 CLOSE_S = 5.0  # to wait for a read that is under way
+AHEAD_S = 1.0  # that a frame may seem to be of the future
 MOST_HUNG = 4  # reads that hang in a driver for ever; no more are begun
 
 
@@ -149,10 +150,17 @@ class Camera(Source):
             if connection.stop.is_set():
                 return
             grab = as_grab(item, self._tally.captured, now)
+            if grab.timestamp_s is not None and grab.timestamp_s > now + AHEAD_S:
+                raise ImageError(
+                    f"its timestamp_s {grab.timestamp_s:.3f} is not of time.monotonic's clock, by "
+                    "which a live frame's age is told"
+                )
             self._tally.capture(now)
             self._tally.reconnects += self._away
             self._away, self._why = False, ""
             connection.frames += 1
+            if connection.frames == 1:
+                self._alarm.set()  # from now on silence is a stall sooner
             self._good_s = connection.since_s = now
             self._health.frame(grab.frame, now)
             self._drop_waiting()

@@ -60,8 +60,13 @@ def camera_target(text: str, size: Size | None, frames_per_s: float | None) -> T
         return Target(text, f"camera {text}", "CAP_V4L2", why, sets=True)
     if "://" in text:
         why = "does its address answer, and is it a video that this OpenCV can read?"
-        return Target(text, text, "CAP_FFMPEG", why)
+        return Target(text, without_password(text), "CAP_FFMPEG", why)
     return None
+
+
+def without_password(text: str) -> str:
+    """A URL, or a pipeline with URLs in it, as it may stand in a log."""
+    return re.sub(r"(?<=://)[^/@\s]*@", "", text)
 
 
 def video_target(path: Path) -> Target:
@@ -103,9 +108,10 @@ def _pipeline(text: str, name: str) -> Target:
     if "appsink" not in text:
         raise UsageError(
             f"the GStreamer pipeline does not end in an appsink, where frames come out: add "
-            f"'{PIPE}appsink drop=true max-buffers=1' to {text!r}"
+            f"'{PIPE}appsink drop=true max-buffers=1' to {without_password(text)!r}"
         )
-    why = f"does it play? gst-launch-1.0 {text.replace('appsink', 'fakesink', 1)}"
+    plain = without_password(text).replace("appsink", "fakesink", 1)
+    why = f"does it play? gst-launch-1.0 {plain}"
     return Target(text, name, "CAP_GSTREAMER", why)
 
 

@@ -124,7 +124,7 @@ def _from_camera(
     opened = [open_capture(target, size, frames_per_s)]
     if target.api == "CAP_FFMPEG" and not text.startswith("rtsp") and is_finite(opened[0]):
         video = VideoFrames(opened[0])
-        return _from_file(video, text, video.frames_per_s, real_time, intrinsics)
+        return _from_file(video, target.name, video.frames_per_s, real_time, intrinsics)
 
     def open_again(_: threading.Event) -> Capture:
         capture: Capture = opened.pop() if opened else open_capture(target, size, frames_per_s)

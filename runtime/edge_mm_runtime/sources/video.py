@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import Any
 
 from edge_mm_runtime.errors import ImageError
 from edge_mm_runtime.extras import require
+from edge_mm_runtime.image import Frame
 from edge_mm_runtime.sources.grab import Grab, as_grab
 
 ASSUMED_FPS = 25.0  # of a file that tells neither its rate nor its times
+FAILED_READS = 5  # one after the other are the end, or as good as that
 CUT = 0.9  # of the frames that a file says it has; some say it roughly
 MOST_FPS = 1000.0  # a higher one is the clock of a stream, not its rate
 
@@ -17,8 +19,8 @@ class VideoFrames:
     """Every frame of an opened cv2.VideoCapture, in order; the capture is released with it.
 
     timestamp_s is the position that the file says, from its first frame on: a phone's video has
-    no constant rate. A file without times gets frame number / rate. Where it ends long before it
-    should, that is an ImageError before the end.
+    no constant rate. A file without times gets frame number / rate. Frames that cannot be decoded
+    are an ImageError before the next one; where it ends long before it should, one before the end.
     """
 
     def __init__(self, capture: Any) -> None:
@@ -28,13 +30,12 @@ class VideoFrames:
         self._said = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))  # 0 or less: it does not say
         self._position = cv2.CAP_PROP_POS_MSEC
         self._index = -1
+        self._kept: Frame | None = None  # decoded, and not given yet
         self._first_s = 0.0
         self._time_s = 0.0
 
     def __next__(self) -> Grab:
-        done, frame = self._capture.read()
-        if not done:
-            self._end()
+        frame = self._decoded()
         self._index += 1
         said_s = float(self._capture.get(self._position)) / 1000.0
         if self._index == 0:
@@ -49,12 +50,25 @@ class VideoFrames:
         """Release the file."""
         self._capture.release()
 
-    def _end(self) -> NoReturn:
+    def _decoded(self) -> Frame:
+        """The next frame; an ImageError before it where others cannot be decoded."""
+        failed = 0
+        while self._kept is None and failed < FAILED_READS:
+            done, self._kept = self._capture.read()
+            if done and failed:
+                raise ImageError(f"OpenCV cannot decode what follows {self._index + 1} frames")
+            failed += not done
+        frame, self._kept = self._kept, None
+        if frame is not None:
+            return frame
+        raise self._end()
+
+    def _end(self) -> ImageError | StopIteration:
         said, got = self._said, self._index + 1
         self._said = 0  # told once
         if 0 < got < CUT * said:
-            raise ImageError(f"it ends after {got} of {said} frames: was it cut short?")
-        raise StopIteration
+            return ImageError(f"it ends after {got} of {said} frames: was it cut short?")
+        return StopIteration()
 
 
 def said_rate(capture: Any) -> float | None:

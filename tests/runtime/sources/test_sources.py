@@ -218,3 +218,38 @@ def test_files_are_released(pictures: Path, video: Path) -> None:
     with open_source(pictures) as source:
         source.read()
         assert not handles()
+
+
+@pytest.mark.parametrize("bad", [(5,), (5, 20), (38,)])
+def test_frames_of_a_video_that_cannot_be_decoded_are_skipped(
+    tmp_path: Path, bad: tuple[int, ...]
+) -> None:
+    path = tmp_path / "v.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 200, (32, 24))
+    for frame in np.random.default_rng(0).integers(0, 255, (40, 24, 32, 3), dtype=np.uint8):
+        writer.write(frame)
+    writer.release()
+    data, noise = bytearray(path.read_bytes()), np.random.default_rng(0)
+    start = data.find(b"movi")
+    for number in range(40):
+        start = data.find(b"\xff\xd8\xff", start + 1)  # a JPEG begins
+        if number in bad:
+            data[start : start + 600] = noise.integers(0, 200, 600, dtype=np.uint8).tobytes()
+    path.write_bytes(data)
+    with open_source(path) as source:
+        assert sum(1 for _ in source) == 40 - len(bad)
+        assert source.stats().faults == {"corrupt": len(bad)}
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "http://admin:secret@127.0.0.1:9/x",
+        "rtspsrc location=rtsp://admin:secret@cam/1 ! decodebin ! appsink",
+        "rtspsrc location=rtsp://admin:secret@cam/1 ! fakesink",
+    ],
+)
+def test_a_password_is_not_told(spec: str) -> None:
+    with pytest.raises((SourceError, UsageError)) as told:
+        open_source(spec)
+    assert "secret" not in str(told.value)

@@ -188,7 +188,13 @@ def _stored_in_fp32(graph: ir.Graph, value: ir.Value) -> ir.Value:
     name = f"{value.name}.fp32"
     if name not in graph.initializers:
         assert value.const_value is not None
-        exact = ir.tensor(value.const_value.numpy().astype(np.float32), name=name)
+        stored = value.const_value
+        exact = ir.LazyTensor(
+            lambda: ir.tensor(stored.numpy().astype(np.float32), name=name),
+            _FLOAT,
+            ir.Shape(stored.shape.numpy()),
+            name=name,
+        )
         kept = ir.val(name, const_value=exact)
         kept.type, kept.shape = ir.TensorType(_FLOAT), value.shape
         graph.register_initializer(kept)

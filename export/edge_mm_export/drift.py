@@ -254,12 +254,19 @@ def _in_fp32(decoder: ir.Model) -> ir.Model:
 
 
 def _floats(model: ir.Model) -> list[str]:
-    """The names of all fp32 values inside a graph."""
+    """The names of the fp32 values inside a graph that come of its inputs, not of constants alone.
+
+    Dequantised weights would be several times what flows.
+    """
+    flows: set[ir.Value | None] = set(model.graph.inputs)
+    for node in model.graph:
+        if not flows.isdisjoint(node.inputs):
+            flows.update(node.outputs)
     return [
         str(output.name)
         for node in model.graph
         for output in node.outputs
-        if output.dtype == _FLOAT and not output.is_graph_output()
+        if output in flows and output.dtype == _FLOAT and not output.is_graph_output()
     ]
 
 

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from edge_mm_export.quantise import quantise_channels
-from edge_mm_export.storage import load_constants, save_graph
+from edge_mm_export.storage import LARGEST_FILE, graph_bytes, load_constants, save_graph
 
 _CONTRIB = "com.microsoft"
 _CLAMPS = ("Relu", "Clip")
@@ -48,7 +48,7 @@ def int8_linears(model: ir.Model) -> ir.Model:
     An input is rounded once, to uint8 by its least and largest value, for all products that read it
     (com.microsoft::MatMulIntegerToFloat; ONNX Runtime fuses a lone one to DynamicQuantizeMatMul).
     """
-    model = model.clone()
+    model = _without_gemms(model)
     graph = model.graph
     rounded: dict[ir.Value, tuple[ir.Value, ...]] = {}
     for product in [found for node in graph if (found := _product(node))]:
@@ -89,14 +89,14 @@ def measured_int8(
     Runtime's 8-bit kernel is slower on 3 channels), and the last ones, whose outputs are what the
     tower says. `scratch` is a folder for copies.
     """
-    linears = [str(found.matmul.name) for node in model.graph if (found := _product(node))]
+    copy = _without_gemms(model)
+    linears = [str(found.matmul.name) for node in copy.graph if (found := _product(node))]
     names = linears + (inner_convolutions(model.graph) if convolutions else [])
     if not names:
         return model
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
     plain, quantised = scratch / "tower.onnx", scratch / "tower_int8.onnx"
-    copy = model.clone()
     # The library would otherwise ask for a preparation (folding, shapes) that the tracing has done.
     copy.metadata_props["onnx.quant.pre_process"] = "onnxruntime.quant"
     save_graph(copy, plain)
@@ -111,6 +111,7 @@ def measured_int8(
         per_channel=True,
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
+        use_external_data_format=graph_bytes(plain) > LARGEST_FILE,
         extra_options={"OpTypesToExcludeOutputQuantization": ["MatMul"]},
     )
     made = ir.load(quantised)
@@ -118,6 +119,56 @@ def measured_int8(
     for node in [node for node in made.graph if node.name in linears]:
         _quantise_bias(made.graph, node)
     return made
+
+
+def _without_gemms(model: ir.Model) -> ir.Model:
+    """A copy with MatMul and Add for each x W^T + b, as a linear over rows [N, K] is traced."""
+    model = model.clone()
+    graph = model.graph
+    for node in list(graph):
+        if not _is_linear(node):
+            continue
+        x, stored, bias = (*node.inputs, None)[:3]
+        assert stored is not None and stored.const_value is not None
+        product = ir.node("MatMul", [x, _transposed(graph, stored)], name=f"{node.name}")
+        last = product
+        if bias is not None:
+            (found,) = product.outputs
+            found.name = f"{node.name}.product"
+            found.type, found.shape = node.outputs[0].type, node.outputs[0].shape
+            last = ir.node("Add", [found, bias], name=f"{node.name}.add")
+        graph.insert_before(node, [product] if last is product else [product, last])
+        take_place(node.outputs[0], last.outputs[0])
+        graph.remove(node, safe=True)
+        if not stored.uses():
+            graph.initializers.pop(str(stored.name))
+    return model
+
+
+def _is_linear(node: ir.Node) -> bool:
+    """Whether a node is x W^T + b by a constant W."""
+    if node.op_type != "Gemm" or node.inputs[1] is None or node.inputs[1].const_value is None:
+        return False
+    plain = {"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 0}
+    given = plain | {name: attribute.value for name, attribute in node.attributes.items()}
+    return given == plain | {"transB": 1}
+
+
+def _transposed(graph: ir.Graph, stored: ir.Value) -> ir.Value:
+    """The constant [N, K] as [K, N]; it is read when it is needed."""
+    tensor, name = stored.const_value, f"{stored.name}.transposed"
+    assert tensor is not None
+    if name not in graph.initializers:
+        made = ir.LazyTensor(
+            lambda: ir.tensor(np.ascontiguousarray(tensor.numpy().T), name=name),
+            tensor.dtype,
+            ir.Shape(tensor.shape.numpy()[::-1]),
+            name=name,
+        )
+        value = ir.val(name, const_value=made)
+        value.type, value.shape = ir.TensorType(tensor.dtype), made.shape
+        graph.register_initializer(value)
+    return graph.initializers[name]
 
 
 def _quantise_bias(graph: ir.Graph, matmul: ir.Node) -> None:
@@ -173,10 +224,12 @@ def _product(node: ir.Node) -> _Product | None:
         return None
     x, weight = node.inputs
     assert x is not None and weight is not None
-    if x.is_initializer() or weight.const_value is None or weight.const_value.numpy().ndim != 2:
+    if x.is_initializer() or weight.const_value is None:
         return None
-    columns = weight.const_value.numpy().shape[1]
-    return _Product(node, x, weight, *(_bias_add(node, columns) or (None, None)))
+    _, *columns = weight.const_value.shape.numpy()
+    if len(columns) != 1:
+        return None
+    return _Product(node, x, weight, *(_bias_add(node, *columns) or (None, None)))
 
 
 def _bias_add(matmul: ir.Node, columns: int) -> tuple[ir.Node, ir.Value] | None:

@@ -17,8 +17,6 @@ from transformers.vision_utils import (
     get_vision_window_index,
 )
 
-from edge_mm_export.errors import UnsupportedError
-
 
 class QwenTower(nn.Module):
     """pixel_values [1, 3, H, W] -> (image_embeds [1, T, D * (1 + deepstack)],).
@@ -39,11 +37,6 @@ class QwenTower(nn.Module):
         self.visual = visual
         config = visual.config
         self.merge, self.patch = config.spatial_merge_size, config.patch_size
-        step = self.merge * self.patch
-        if width % step or height % step:
-            raise UnsupportedError(
-                f"{config.model_type}: {width} x {height} pixels are no multiple of {step}"
-            )
         grid = torch.tensor([[1, height // self.patch, width // self.patch]])
         self.rows, self.columns = height // self.patch, width // self.patch
         windows = self._windows(grid)

@@ -186,7 +186,7 @@ def _nested(config: Any, layers: str) -> dict[str, Any]:
 def _rope(config: Any, rope: dict[str, Any]) -> dict[str, Any]:
     fields: dict[str, Any] = {"rope_theta": float(rope["rope_theta"])}
     match rope.get("rope_type", "default"):
-        case "default":
+        case "default" | "dynamic":  # dynamic NTK differs beyond max_position_embeddings only
             pass
         case "linear":
             fields["rope_scaling"] = LinearRope(float(rope["factor"]))

@@ -333,7 +333,16 @@ def _size(config: Any, width: int | None, height: int | None) -> tuple[int, int]
             "one with --image-size"
         )
     if fixed is None:
-        return width or _ANY_SIZE, height or _ANY_SIZE
+        asked = width or _ANY_SIZE, height or _ANY_SIZE
+        step = getattr(config.vision_config, "patch_size", 1)
+        step *= getattr(config.vision_config, "spatial_merge_size", 1)
+        nearest = [max(step, step * round(side / step)) for side in asked]
+        if asked != tuple(nearest):
+            raise UnsupportedError(
+                f"{config.model_type}: {asked[0]} x {asked[1]} pixels are no multiple of {step}: "
+                f"take --image-size {nearest[0]}x{nearest[1]}"
+            )
+        return asked
     rows, columns = (fixed, fixed) if isinstance(fixed, int) else fixed
     asked = (width or columns, height or rows)
     if asked != (columns, rows):

@@ -196,4 +196,8 @@ class Words:
             )
         first, last = whole[:start], whole[start + len(plain) :]
         tokens = [str(self.tokenizer.id_to_token(token)) for token in (*first, *last)]
-        return "".join([*tokens[: len(first)], text, *tokens[len(first) :]])
+        before, after = "".join(tokens[: len(first)]), "".join(tokens[len(first) :])
+        # Some tokenizers put a space before a text that nothing precedes.
+        texts = [f"{before}{space}{text}{after}" for space in ("", " ")]
+        read = [self.tokenizer.encode(one, add_special_tokens=False).ids for one in texts]
+        return texts[read.index(whole)] if whole in read else texts[0]

@@ -19,14 +19,18 @@ import edge_mm_export.storage as storage
 from edge_mm.cli import main as cli
 from edge_mm_export.errors import UnsupportedError, VerificationError
 from edge_mm_export.export import export_checkpoint
+from edge_mm_export.families.vlm import load_vlm
 from edge_mm_export.probe import ProbedSession
 from edge_mm_export.samples import Sample
 from edge_mm_export.verify import Gate
+from edge_mm_export.vision_int8 import int8_linears, measured_int8
 from edge_mm_runtime import Session
+from edge_mm_runtime.agreement import cosine
 from edge_mm_runtime.bundle import load_bundle
 from edge_mm_runtime.codecs import open_codec
 from edge_mm_runtime.errors import UsageError
 from edge_mm_runtime.image import read_image
+from edge_mm_runtime.runner import OnnxRunner
 
 from .folders import IMAGE_TOKEN, OTHERS, SPECIAL, VOCABULARY, write_folder
 from .test_vlm import CONFIGS, INPUTS
@@ -197,6 +201,40 @@ def test_int8_and_16_bit_weights_in_files_of_their_own(
     assert operators.count("MatMulNBits") == 3 * 4 + 1
     with Session(out, threads=1) as session:
         assert session.ask(read_image(frames / "a.png"), TEXT, max_new_tokens=4).text
+
+
+@pytest.mark.parametrize("name", ["qwen2-vl", "qwen2.5-vl", "qwen3-vl"])
+def test_a_tower_over_rows_is_one_of_integers_too(
+    name: str, exported: Callable[..., Exported], tmp_path: Path
+) -> None:
+    """torch.onnx.export writes its linears as Gemm."""
+    bundle, _ = exported(name)
+    exact = ir.load(load_bundle(bundle).path("vision.cpu.onnx"))
+    linears = sum(node.op_type == "Gemm" for node in exact.graph)
+    frame = np.random.default_rng(0).standard_normal((1, 3, 48, 64)).astype(np.float32)
+    measured = measured_int8(exact, [frame], tmp_path, convolutions=False)
+    found = []
+    for model in (exact, int8_linears(exact), measured):
+        ir.save(model, tmp_path / "tower.onnx")
+        with OnnxRunner(tmp_path / "tower.onnx", 1) as runner:
+            found.append(runner.run({"pixel_values": frame})["image_embeds"].ravel().copy())
+    assert linears > 5
+    assert operators(int8_linears(exact)).count("MatMulIntegerToFloat") == linears
+    assert operators(measured).count("DequantizeLinear") >= 2 * linears
+    assert "Gemm" not in operators(measured)
+    assert min(cosine(found[0], rounded) for rounded in found[1:]) > 0.99
+
+
+def test_a_size_that_the_patches_do_not_fill_is_refused_at_once(tmp_path: Path) -> None:
+    write_folder(tmp_path, "qwen2.5-vl")
+    for weights in tmp_path.glob("*.safetensors"):
+        weights.write_bytes(b"not read")
+    with pytest.raises(UnsupportedError, match="no multiple of 16: take --image-size 48x64"):
+        load_vlm(tmp_path, width=50, height=60)
+
+
+def operators(model: ir.Model) -> list[str]:
+    return [node.op_type for node in model.graph]
 
 
 def test_int4_is_fitted_to_other_frames(tmp_path: Path, frames: Path) -> None:

@@ -230,3 +230,20 @@ def test_added_tokens_stay_whole(tmp_path: Path) -> None:
     tokenizer.save(str(path))
     words = Words(tmp_path, config_of("llava-1.5"))
     assert tokenizer.token_to_id("mug tree") in ids_of(words, "find the mug tree")
+
+
+def test_a_space_that_is_put_before_a_text_that_nothing_precedes(tmp_path: Path) -> None:
+    """What transformers 5 writes of a Llama tokenizer: `<s>` in the text would take its place."""
+    write_words(tmp_path, "llava")
+    path = tmp_path / "tokenizer.json"
+    data = json.loads(path.read_text())
+    vocabulary = data["model"]["vocab"]
+    vocabulary["▁"] = vocabulary.pop("ÿ")
+    spaces = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": False}
+    data["pre_tokenizer"] = data["decoder"] = spaces
+    path.write_text(json.dumps(data))
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    text = f"USER: {'<image>' * ROWS}\n{TEXT} ASSISTANT:"
+    expected = tokenizer(text)["input_ids"]
+    assert tokenizer.convert_ids_to_tokens(expected[:3]) == ["<s>", "▁", "U"]
+    assert ids_of(Words(tmp_path, config_of("llava-1.5"))) == expected

@@ -180,9 +180,14 @@ def test_bad_input(
     nothing = tmp_path / "nothing"
     nothing.mkdir()
     scene = {"id": "0", "image": "0.png", "width": 9, "height": 9, "objects": []}
-    (nothing / "scenes.json").write_text(json.dumps({"schema": 1, "scenes": [scene]}))
-    with pytest.raises(UsageError, match="no question about a thing that is there"):
-        c.main([str(checkpoint), "--data", str(nothing)])
+    cup = {"id": 1, "kind": "cup", "color": None, "box_xyxy": [1, 1, 8, 8]}
+    for scenes, message in (
+        ([scene], "labels no object"),
+        ([scene, {**scene, "objects": [cup]}], "no question about a thing that is there"),
+    ):
+        (nothing / "scenes.json").write_text(json.dumps({"schema": 1, "scenes": scenes}))
+        with pytest.raises(UsageError, match=message):
+            c.main([str(checkpoint), "--data", str(nothing), "--limit", "1"])
     (bundle / "config.json").write_text("{}")
     (bundle / ".config.json.tmp").mkdir()
     with pytest.raises(UsageError, match=r"cannot write .*config.json: Is a directory"):

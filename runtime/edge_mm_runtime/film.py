@@ -76,9 +76,11 @@ class Film:
         cv2 = require("cv2", "cpu")
         film = cv2.VideoCapture(str(self._partial))
         film.set(cv2.CAP_PROP_POS_FRAMES, self._written - 1)
-        whole = bool(film.read()[0]) and film.get(cv2.CAP_PROP_POS_FRAMES) >= self._written
+        read = bool(film.read()[0])
+        at_the_end = film.get(cv2.CAP_PROP_POS_FRAMES) >= self._written
+        tells = read and film.getBackendName() == "FFMPEG"  # others know places roughly, if at all
         film.release()
-        return whole
+        return at_the_end if tells else read
 
     def _append(self, picture: Frame) -> None:
         self._writer.write(picture)

@@ -252,6 +252,8 @@ def _watch_live(
             coming = reader.coming()
             late = coming.done()  # it came while the caller had the last look
             awaited: list[Future[Any]] = [coming] if asked is None else [coming, asked]
+            if asked is not None and asked.done():
+                wait([coming], SOON_S)  # the answer came meanwhile: let it be told with a new frame
             wait(awaited, return_when=FIRST_COMPLETED)
             now_s, news = time.monotonic(), coming.done()
             if news:
@@ -333,11 +335,14 @@ class Reader:
         return self._coming
 
     def arrived(self, late: bool) -> Iterator[Grab]:
-        """The frame that has come and, where it was late to be taken, those that came since."""
-        while (grab := self.coming().result()) is not None:
+        """The frame that has come and, where it was late to be taken, the one that waits by now."""
+        for is_last in (not late, True):
+            grab = self.coming().result()
+            if grab is None:
+                break
             self._coming = None
             yield grab
-            if not late or not wait([self.coming()], SOON_S).done:
+            if is_last or not wait([self.coming()], SOON_S).done:
                 break
 
     def close(self) -> None:

@@ -18,7 +18,15 @@ from edge_mm.data.samples import (
     cell_targets,
     collate,
 )
-from edge_mm.data.scenes import read_frame, read_scenes, read_segmentation, seen_objects
+from edge_mm.data.scenes import (
+    Scene,
+    SceneObject,
+    boxes_as_segmentation,
+    read_frame,
+    read_scenes,
+    read_segmentation,
+    seen_objects,
+)
 from edge_mm.model.config import ModelConfig
 from edge_mm.model.edge_mm import EdgeMM
 from edge_mm_runtime.prompt import NANO_TEMPLATE, Prompt
@@ -147,3 +155,9 @@ def test_what_is_spoken_of_has_its_place(
         x, y = place[4:6].tolist()
         assert place[0] - 0.1 < x < place[2] + 0.1 and place[1] < y
     assert known
+
+
+def test_a_box_over_the_border_keeps_its_pixels() -> None:
+    item = SceneObject(1, "cup", None, (-3.0, -2.0, 8.0, 6.0))
+    drawn = boxes_as_segmentation(Scene("0", "0.png", 20, 10, (item,)))
+    assert (drawn[:6, :8] == 1).all() and drawn.sum() == 48

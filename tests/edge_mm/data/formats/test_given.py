@@ -139,6 +139,10 @@ def test_unlabelled_pictures_get_given_questions_only(
     assert tokenizer.decode(sample["caption"]).strip() == "a red cup"
     batch = collate([sample])
     assert not batch.kinds.any() and len(batch.pointers) == 0
+    asked["pictures"][0]["questions"] = questions[1:2]
+    (mixed / "questions.json").write_text(json.dumps(asked))
+    sample = SceneSamples([mixed], tiny_config, tokenizer, 6, 600, seed=1)[0]
+    assert tokenizer.decode(sample["caption"]).strip() == "yes"  # and not "nothing"
 
 
 def test_kinds_without_a_word_are_background_to_looks(

@@ -503,7 +503,7 @@ def test_a_stall_soon_after_the_start_is_seen_as_soon_as_any(bench: Bench) -> No
     patience = Patience(stall_s=0.1, start_s=10 * LONG_S, retry_s=0.01)
     with bench.camera((picture(1),), (picture(2),), patience=patience) as camera:
         assert [camera.read(LONG_S).frame[0, 0, 0] for _ in range(2)] == [1, 2]
-        assert camera.stats().faults == {"stall": 1}
+        assert camera.stats().faults["stall"] >= 1
 
 
 def test_a_frame_of_another_clock_is_named(bench: Bench) -> None:

@@ -67,8 +67,8 @@ def nouns_for(item: Seen) -> list[Noun]:
         item.kind,
         *(word for word, kinds in MEANINGS.items() if item.kind in kinds and word != item.kind),
     ]
-    any_too = dict.fromkeys((*words, ANY)) if item.color else ()
-    return [Noun(word, item.color) for word in any_too] + [Noun(word) for word in words]
+    with_color = dict.fromkeys((*words, ANY)) if item.color else ()
+    return [Noun(word, item.color) for word in with_color] + [Noun(word) for word in words]
 
 
 def relation(a: Seen, b: Seen) -> str | None:

@@ -63,8 +63,10 @@ def questions_about(scene: Scene, number: int, held_out: bool, seed: int) -> Ite
 
 
 def scenes_of(folder: Path, limit: int | None) -> tuple[Scene, ...]:
-    """The first `limit` scenes of a data folder. UsageError when nothing in it is labelled."""
+    """The first `limit` scenes of a data folder. UsageError when there are none, or no labels."""
     scenes = read_scenes(folder)
+    if not scenes[:limit]:
+        raise UsageError(f"{folder} has no scenes")
     if not any(scene.objects for scene in scenes):
         raise UsageError(f"{folder} labels no object, and the questions are made of labels")
     return scenes[:limit]

@@ -15,6 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edge_mm_export.errors import ExportError, UnsupportedError
+from edge_mm_export.storage import computed
 
 _FLOAT = ir.DataType.FLOAT
 _LARGEST = {ir.DataType.FLOAT16: 65504.0, ir.DataType.BFLOAT16: float.fromhex("0x1.fep127")}
@@ -189,11 +190,8 @@ def _stored_in_fp32(graph: ir.Graph, value: ir.Value) -> ir.Value:
     if name not in graph.initializers:
         assert value.const_value is not None
         stored = value.const_value
-        exact = ir.LazyTensor(
-            lambda: ir.tensor(stored.numpy().astype(np.float32), name=name),
-            _FLOAT,
-            ir.Shape(stored.shape.numpy()),
-            name=name,
+        exact = computed(
+            lambda: stored.numpy().astype(np.float32), _FLOAT, stored.shape.numpy(), name
         )
         kept = ir.val(name, const_value=exact)
         kept.type, kept.shape = ir.TensorType(_FLOAT), value.shape

@@ -12,9 +12,14 @@ before their users, all weights are widened before the first one is used (1.31, 
 
 from __future__ import annotations
 
+from typing import Any
+
 import ml_dtypes
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
+
+from edge_mm_export.storage import computed
 
 _LEAST = 1 << 16  # bytes of a constant that is worth a Cast in every run
 _AT_ONCE = 1 << 20  # elements
@@ -111,12 +116,12 @@ def _exact_type(tensor: ir.TensorProtocol) -> ir.DataType | None:
 
 
 def _converted(tensor: ir.TensorProtocol, dtype: ir.DataType, name: str) -> ir.LazyTensor:
-    def convert() -> ir.TensorProtocol:
+    def convert() -> npt.NDArray[Any]:
         half = tensor.numpy().astype(_HALVES[dtype])
         _let_go(tensor)
-        return ir.Tensor(half, name=name)
+        return half
 
-    return ir.LazyTensor(convert, dtype, ir.Shape(tensor.shape.numpy()), name=name)
+    return computed(convert, dtype, tensor.shape.numpy(), name)
 
 
 def _let_go(tensor: ir.TensorProtocol) -> None:

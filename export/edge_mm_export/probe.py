@@ -24,7 +24,7 @@ from edge_mm_runtime.runner import Array, Arrays, OnnxRunner, Runner, WrappedRun
 from edge_mm_runtime.session import Session
 
 MAX_NEW_TOKENS = 64
-MOST_LOGITS = 8  # passes of a question whose logits are kept: a row is 1 MB with 262,144 words
+LOGITS_BYTES = 8 << 20  # of a question, that are kept: a row is 1 MB with 262,144 words
 
 
 @dataclass(frozen=True)
@@ -112,8 +112,9 @@ class _DecoderRecorder(_Recorder):
         else:
             start = int(inputs["total_sequence_length"][0]) - len(new)
         self.ids[start:] = new
-        if len(self.logits) < MOST_LOGITS:
-            self.logits[len(self.ids)] = outputs["logits"][0]
+        logits = outputs["logits"][0]
+        if len(self.logits) * logits.nbytes < LOGITS_BYTES:
+            self.logits[len(self.ids)] = logits
         return outputs
 
 

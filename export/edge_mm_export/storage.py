@@ -7,9 +7,12 @@ maps into memory, and TensorRT finds when it is given the path of the graph (`pa
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 from onnxscript import GraphBuilder
 
@@ -118,6 +121,15 @@ def _lazy(stored: ir.ExternalTensor) -> ir.LazyTensor:
         return ir.Tensor(values, dtype=stored.dtype, name=stored.name)
 
     return ir.LazyTensor(read, stored.dtype, stored.shape, name=stored.name)
+
+
+def computed(
+    array: Callable[[], npt.NDArray[Any]], dtype: ir.DataType, shape: Sequence[int], name: str
+) -> ir.LazyTensor:
+    """A constant that is computed each time it is read, and not kept."""
+    return ir.LazyTensor(
+        lambda: ir.Tensor(array(), dtype=dtype, name=name), dtype, ir.Shape(shape), name=name
+    )
 
 
 class SpoolingBuilder(GraphBuilder):

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from edge_mm_export.quantise import quantise_channels
-from edge_mm_export.storage import LARGEST_FILE, graph_bytes, load_constants, save_graph
+from edge_mm_export.storage import LARGEST_FILE, computed, graph_bytes, load_constants, save_graph
 
 _CONTRIB = "com.microsoft"
 _CLAMPS = ("Relu", "Clip")
@@ -130,7 +130,7 @@ def _without_gemms(model: ir.Model) -> ir.Model:
             continue
         x, stored, bias = (*node.inputs, None)[:3]
         assert stored is not None and stored.const_value is not None
-        product = ir.node("MatMul", [x, _transposed(graph, stored)], name=f"{node.name}")
+        product = ir.node("MatMul", [x, _transposed(graph, stored)], name=node.name)
         last = product
         if bias is not None:
             (found,) = product.outputs
@@ -159,15 +159,13 @@ def _transposed(graph: ir.Graph, stored: ir.Value) -> ir.Value:
     tensor, name = stored.const_value, f"{stored.name}.transposed"
     assert tensor is not None
     if name not in graph.initializers:
-        made = ir.LazyTensor(
-            lambda: ir.tensor(np.ascontiguousarray(tensor.numpy().T), name=name),
+        made = computed(
+            lambda: np.ascontiguousarray(tensor.numpy().T),
             tensor.dtype,
-            ir.Shape(tensor.shape.numpy()[::-1]),
-            name=name,
+            tensor.shape.numpy()[::-1],
+            name,
         )
-        value = ir.val(name, const_value=made)
-        value.type, value.shape = ir.TensorType(tensor.dtype), made.shape
-        graph.register_initializer(value)
+        graph.register_initializer(ir.val(name, const_value=made))
     return graph.initializers[name]
 
 

@@ -28,7 +28,6 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -36,6 +35,7 @@ import msgspec
 from edge_mm_runtime.answer import Answer, GroundedObject, Mode, Step
 from edge_mm_runtime.errors import UsageError
 from edge_mm_runtime.sources import Grab, Source
+from edge_mm_runtime.sources.reader import SOON_S, Reader
 from edge_mm_runtime.tracker import Tracker
 
 if TYPE_CHECKING:
@@ -43,12 +43,10 @@ if TYPE_CHECKING:
 
 ABSENT, UNCERTAIN = "not in view", "lost from sight"
 LAST_ANSWER_S = 10.0  # how long a stream that has ended waits for the answer being made
-LAST_FRAME_S = 1.0  # how long one that is left waits for the frame being read
 # Of the time between two frames: the age up to which a frame is worth a question. An older one is
 # not asked about, the next is nearly there. Half is where the answers at hand are newest on the
 # whole: with more they come late, with less there are fewer of them.
 WORTH_ASKING = 0.5
-SOON_S = 0.005  # a frame that is there already is given by then
 
 
 class Look(msgspec.Struct, frozen=True):
@@ -310,49 +308,3 @@ class Pace:
     def asked(self) -> None:
         """The newest frame is being asked about."""
         self._came_s = None
-
-
-class Reader:
-    """Reads a source in a thread of its own, a frame when one is asked for.
-
-    Nothing is read ahead: what is given is the newest when it is asked for or comes later.
-    """
-
-    def __init__(self, source: Source) -> None:
-        self._wanted: SimpleQueue[Future[Grab | None] | None] = SimpleQueue()
-        self._coming: Future[Grab | None] | None = None
-        # A daemon, as a camera's own: a program can end while no frame comes.
-        self._thread = threading.Thread(
-            target=self._run, args=(iter(source),), name="edge_mm frames", daemon=True
-        )
-        self._thread.start()
-
-    def coming(self) -> Future[Grab | None]:
-        """The next frame: None after the last one, or what the source raises."""
-        if self._coming is None:
-            self._coming = Future()
-            self._wanted.put(self._coming)
-        return self._coming
-
-    def arrived(self, late: bool) -> Iterator[Grab]:
-        """The frame that has come and, where it was late to be taken, the one that waits by now."""
-        for is_last in (not late, True):
-            grab = self.coming().result()
-            if grab is None:
-                break
-            self._coming = None
-            yield grab
-            if is_last or not wait([self.coming()], SOON_S).done:
-                break
-
-    def close(self) -> None:
-        """End the thread; while no frame comes, it ends with the source."""
-        self._wanted.put(None)
-        self._thread.join(LAST_FRAME_S)
-
-    def _run(self, frames: Iterator[Grab]) -> None:
-        while (wanted := self._wanted.get()) is not None:
-            try:
-                wanted.set_result(next(frames, None))
-            except BaseException as error:  # raised where the frame is waited for
-                wanted.set_exception(error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,11 @@ IMAGE_TOKENS = 5
 CONTEXT = 64
 
 torch.set_num_threads(1)  # tiny matrices; threads only wait for each other
+
+
+def kinds(model: ir.Model) -> Counter[str]:
+    """How many nodes a graph has of each operator."""
+    return Counter(node.op_type for node in model.graph)
 
 
 class TinyDecoder:

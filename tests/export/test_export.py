@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-import resource
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -257,16 +256,7 @@ def test_bad_requests(checkpoint: Path, frames: Path, tmp_path: Path) -> None:
         )
 
 
-@pytest.fixture
-def full_disk() -> Iterator[None]:
-    """No file of this process may grow beyond 100 kB."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-
-
-@pytest.mark.usefixtures("quick", "full_disk")
+@pytest.mark.usefixtures("quick", "small_files")
 def test_a_disk_that_is_full_is_left_as_it_was(
     checkpoint: Path, frames: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -18,6 +18,8 @@ from edge_mm_export.precision import PRECISIONS
 from edge_mm_export.vision import halved, in_fast_forms, stored_vision, trace_vision
 from edge_mm_runtime.runner import OnnxRunner
 
+from .conftest import kinds
+
 
 @pytest.fixture(scope="module")
 def pixel_values() -> torch.Tensor:
@@ -155,10 +157,6 @@ def test_the_8_bit_tower_has_fast_forms(
     for expected, value in zip(edge_mm.vision_graph()(pixel_values), found.values(), strict=True):
         error = np.abs(value - expected.numpy()).max()
         assert 0 < error < 0.05 * np.abs(expected.numpy()).max()
-
-
-def kinds(model: ir.Model) -> Counter[str]:
-    return Counter(node.op_type for node in model.graph)
 
 
 def fused(model: ir.Model, folder: Path) -> Counter[str]:

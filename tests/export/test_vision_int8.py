@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,8 @@ from edge_mm_export.vision_int8 import int8_linears, measured_int8
 from edge_mm_runtime.bundle import load_bundle
 from edge_mm_runtime.openvino import OpenVinoRunner
 from edge_mm_runtime.runner import OnnxRunner
+
+from .conftest import kinds
 
 
 def frame(seed: int) -> np.ndarray:
@@ -271,10 +272,6 @@ def linears(weights: np.ndarray, bias: np.ndarray) -> ir.Model:
         outputs.append(y)
     graph = ir.Graph([x], outputs, nodes=nodes, initializers=constants, opset_imports={"": 23})
     return ir.Model(graph, ir_version=10)
-
-
-def kinds(model: ir.Model) -> Counter[str]:
-    return Counter(node.op_type for node in model.graph)
 
 
 def run(model: ir.Model, pixel_values: np.ndarray, folder: Path) -> dict[str, Any]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,16 +11,7 @@ from edge_mm_runtime.errors import ImageError, UsageError
 from edge_mm_runtime.film import Film
 from edge_mm_runtime.image import write_image
 
-PICTURES = np.random.default_rng(0).integers(0, 255, (30, 120, 160, 3), dtype=np.uint8)
-
-
-@pytest.fixture
-def small_files() -> Iterator[None]:
-    """No file can be longer than 20 kB, as on a disk that is full."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+PICTURES = np.random.default_rng(0).integers(0, 255, (40, 240, 320, 3), dtype=np.uint8)
 
 
 @pytest.mark.parametrize("name", ["film.avi", "film.mp4", "film.mkv"])

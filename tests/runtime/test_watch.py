@@ -19,6 +19,7 @@ from edge_mm_runtime.answer import Answer, GroundedObject, Step
 from edge_mm_runtime.errors import SourceError, UsageError
 from edge_mm_runtime.image import write_image
 from edge_mm_runtime.sources import Grab, open_source
+from edge_mm_runtime.sources import reader as reader_module
 from edge_mm_runtime.watch import Look, Pace, watch
 
 RNG = np.random.default_rng(2)
@@ -362,7 +363,7 @@ def test_closing_cancels_the_question_and_ends_the_threads() -> None:
 def test_closing_does_not_wait_for_a_frame_that_does_not_come(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(watch_module, "LAST_FRAME_S", 0.01)
+    monkeypatch.setattr(reader_module, "LAST_FRAME_S", 0.01)
     model = Model(located, held=True)
     gate = Gate(model.go.release, 2)
     looks = watch(Frames(1000, True, gate), "x", model)

@@ -17,6 +17,21 @@ from transformers.vision_utils import (
     get_vision_window_index,
 )
 
+from edge_mm_export.errors import UnsupportedError
+
+
+def check_size(config: Any, width: int, height: int) -> tuple[int, int]:
+    """(width, height) again, of a tower for any size; UnsupportedError unless patches fill it."""
+    step = getattr(config.vision_config, "patch_size", 1)
+    step *= getattr(config.vision_config, "spatial_merge_size", 1)
+    wide, high = (max(step, step * round(side / step)) for side in (width, height))
+    if (wide, high) != (width, height):
+        raise UnsupportedError(
+            f"{config.model_type}: {width} x {height} pixels are no multiple of {step}: take "
+            f"--image-size {wide}x{high}"
+        )
+    return width, height
+
 
 class QwenTower(nn.Module):
     """pixel_values [1, 3, H, W] -> (image_embeds [1, T, D * (1 + deepstack)],).

@@ -24,7 +24,7 @@ from edge_mm_export.families.generic import (
     traced_geometry,
 )
 from edge_mm_export.families.loading import copied_in_fp32, give_back, load_model, without_part
-from edge_mm_export.families.qwen_vl import QwenTower, patches
+from edge_mm_export.families.qwen_vl import QwenTower, check_size, patches
 from edge_mm_export.families.reference import Given, Reference, Types, computes_in_fp32
 from edge_mm_export.families.text import decoder_spec, read_config
 from edge_mm_export.families.towers import FeatureTower, Idefics3Tower
@@ -333,16 +333,7 @@ def _size(config: Any, width: int | None, height: int | None) -> tuple[int, int]
             "one with --image-size"
         )
     if fixed is None:
-        asked = width or _ANY_SIZE, height or _ANY_SIZE
-        step = getattr(config.vision_config, "patch_size", 1)
-        step *= getattr(config.vision_config, "spatial_merge_size", 1)
-        nearest = [max(step, step * round(side / step)) for side in asked]
-        if asked != tuple(nearest):
-            raise UnsupportedError(
-                f"{config.model_type}: {asked[0]} x {asked[1]} pixels are no multiple of {step}: "
-                f"take --image-size {nearest[0]}x{nearest[1]}"
-            )
-        return asked
+        return check_size(config, width or _ANY_SIZE, height or _ANY_SIZE)
     rows, columns = (fixed, fixed) if isinstance(fixed, int) else fixed
     asked = (width or columns, height or rows)
     if asked != (columns, rows):

@@ -199,5 +199,7 @@ class Words:
         before, after = "".join(tokens[: len(first)]), "".join(tokens[len(first) :])
         # Some tokenizers put a space before a text that nothing precedes.
         texts = [f"{before}{space}{text}{after}" for space in ("", " ")]
-        read = [self.tokenizer.encode(one, add_special_tokens=False).ids for one in texts]
-        return texts[read.index(whole)] if whole in read else texts[0]
+        return next(
+            (t for t in texts if self.tokenizer.encode(t, add_special_tokens=False).ids == whole),
+            texts[0],
+        )

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from edge_mm_runtime.errors import ImageError, SourceError
 
-FAILED_READS = 5  # in a row: the camera is gone. Fewer: pictures that could not be decoded
+FAILED_READS = 5  # in a row: the camera is gone, the video at its end. Fewer: undecodable
 AFTER_FAILURE_S = 0.01  # a read that fails returns at once, again and again
 
 

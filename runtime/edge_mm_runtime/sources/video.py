@@ -7,10 +7,10 @@ from typing import Any
 from edge_mm_runtime.errors import ImageError
 from edge_mm_runtime.extras import require
 from edge_mm_runtime.image import Frame
+from edge_mm_runtime.sources.connection import FAILED_READS
 from edge_mm_runtime.sources.grab import Grab, as_grab
 
 ASSUMED_FPS = 25.0  # of a file that tells neither its rate nor its times
-FAILED_READS = 5  # one after the other are the end, or as good as that
 CUT = 0.9  # of the frames that a file says it has; some say it roughly
 MOST_FPS = 1000.0  # a higher one is the clock of a stream, not its rate
 

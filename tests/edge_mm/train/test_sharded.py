@@ -35,14 +35,16 @@ TWO_STAGES = [
 
 
 def test_fsdp_has_the_curve_of_one_process(tmp_path: Path, recipe_file: Path) -> None:
-    """Three processes begin, two pairs go on, to the end of the next stage."""
+    """Two processes begin, three go on, then two pairs, to the end of the next stage."""
     one, shared = tmp_path / "one", tmp_path / "shared"
     train(load_recipe(recipe_file, TWO_STAGES), one)
     script = str(Path(__file__).with_name("fsdp_on_cpu.py"))
     overrides = [*TWO_STAGES, "train.checkpoint_minutes=0"]
     command = [script, str(recipe_file), "--out", str(shared)]
     command += [part for override in overrides for part in ("--set", override)]
-    launch("fsdp.yaml", 3, *command, STOP_AT_STEP="3")
+    launch("fsdp.yaml", 2, *command, STOP_AT_STEP="2")
+    assert processes_of(shared) == 2 and len(list((shared / "state" / "optimizer").iterdir())) == 2
+    launch("fsdp.yaml", 3, *command, "--resume", STOP_AT_STEP="3")
     assert processes_of(shared) == 3 and len(list((shared / "state" / "optimizer").iterdir())) == 3
     pairs = ["--num_machines=1", "--parallelism_config_dp_replicate_size=2"]
     pairs += ["--parallelism_config_dp_shard_size=2"]

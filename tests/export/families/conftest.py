@@ -16,8 +16,6 @@ from edge_mm_export.decoder_spec import DecoderSpec
 from edge_mm_runtime.decoder import decoder_inputs
 from edge_mm_runtime.runner import OnnxRunner
 
-torch.set_num_threads(1)
-
 TINY: dict[str, Any] = {
     "vocab_size": 96,
     "hidden_size": 64,

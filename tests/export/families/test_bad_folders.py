@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
-import resource
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -192,15 +191,6 @@ def test_a_full_disk(model: Path, refused: Refused, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(bundle_module, "save_graph", full)
     message = refused(model)
     assert "out cannot be written: No space left on device; nothing of it is left" in message
-
-
-@pytest.fixture
-def small_files() -> Iterator[None]:
-    """No file of this process may grow beyond 100 kB."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_a_disk_that_fills_up(model: Path, refused: Refused, small_files: None) -> None:

@@ -137,15 +137,21 @@ def test_a_corrupt_picture_is_skipped_unless_it_is_the_only_one(
         assert not isinstance(told.value, SourceEnded)
 
 
-@pytest.mark.parametrize("real_time", [False, True])
-def test_a_video_that_is_cut_short_is_told(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, real_time: bool
-) -> None:
-    path = tmp_path / "v.avi"
+def forty_frames(folder: Path) -> Path:
+    """A video of noise, each frame a JPEG."""
+    path = folder / "v.avi"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 200, (32, 24))
     for frame in np.random.default_rng(0).integers(0, 255, (40, 24, 32, 3), dtype=np.uint8):
         writer.write(frame)
     writer.release()
+    return path
+
+
+@pytest.mark.parametrize("real_time", [False, True])
+def test_a_video_that_is_cut_short_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, real_time: bool
+) -> None:
+    path = forty_frames(tmp_path)
     with open_source(path, real_time=real_time) as source:
         assert sum(1 for _ in source) > 0
         assert source.stats().faults == {}
@@ -224,11 +230,7 @@ def test_files_are_released(pictures: Path, video: Path) -> None:
 def test_frames_of_a_video_that_cannot_be_decoded_are_skipped(
     tmp_path: Path, bad: tuple[int, ...]
 ) -> None:
-    path = tmp_path / "v.avi"
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 200, (32, 24))
-    for frame in np.random.default_rng(0).integers(0, 255, (40, 24, 32, 3), dtype=np.uint8):
-        writer.write(frame)
-    writer.release()
+    path = forty_frames(tmp_path)
     data, noise = bytearray(path.read_bytes()), np.random.default_rng(0)
     start = data.find(b"movi")
     for number in range(40):
